@@ -55,6 +55,11 @@ impl RowsBuilder {
         self.steps.len()
     }
 
+    /// The step of the newest row.
+    pub fn last_step(&self) -> Option<i64> {
+        self.steps.last().copied()
+    }
+
     /// Values gathered.
     pub fn point_count(&self) -> u64 {
         self.points

@@ -11,7 +11,7 @@
 //! ROW_NAMED   n u32      | flags u32 | step i64 | time_us i64 | n x 8 values | n kinds | n x (offset u32, len u32) names | heap
 //! DOCUMENT    kind u8 (2 config, 3 summary, 4 meta) | msgpack [updates, removed]
 //! SPOOLED     entry kind u8 | path of the file that holds the entry's payload
-//! DROPPED     rows u64 | points u64 | bytes u64 | reason
+//! DROPPED     rows u64 | points u64 | bytes u64 | reason u8
 //! ```
 //! Without kinds every value is an f64. A value in the heap is `offset u32, len u32` there. A MARKER is
 //! `len u32 of the type | type | text`.
@@ -28,7 +28,7 @@ pub const ROW_NAMED: u8 = 2;
 pub const DOCUMENT: u8 = 3;
 /// An entry too large for the ring, in a file.
 pub const SPOOLED: u8 = 4;
-/// Rows that were refused while the ring was full.
+/// Rows that were refused.
 pub const DROPPED: u8 = 5;
 
 /// First byte of an interned name.
@@ -83,6 +83,11 @@ pub enum Value<'a> {
 }
 
 impl Value<'_> {
+    /// About the bytes it takes.
+    pub fn byte_count(&self) -> usize {
+        8 + self.heap_bytes()
+    }
+
     /// Bytes it takes in a row beyond its 8.
     fn heap_bytes(&self) -> usize {
         match self {
@@ -284,7 +289,29 @@ pub fn decode_document(payload: &[u8]) -> Result<Block, MsgpackError> {
     }
 }
 
-/// What was refused while the ring was full.
+/// Why rows were refused, as the last byte of a DROPPED entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropReason {
+    /// The ring was full and stayed so.
+    Full,
+    /// Their step lies behind the current one.
+    Behind,
+    /// The call was larger than a call may be.
+    TooLarge,
+}
+
+impl DropReason {
+    /// In words, for the GAP.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Full => "the ring was full",
+            Self::Behind => "the step lay behind the current one",
+            Self::TooLarge => "the call was larger than a call may be",
+        }
+    }
+}
+
+/// How much was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Dropped {
     /// Rows (calls).
@@ -297,15 +324,23 @@ pub struct Dropped {
 
 impl Dropped {
     /// The payload of a DROPPED entry.
-    pub fn encode(&self) -> Vec<u8> {
-        [self.rows, self.points, self.bytes].iter().flat_map(|count| count.to_le_bytes()).collect()
+    pub fn encode(&self, reason: DropReason) -> Vec<u8> {
+        let counts = [self.rows, self.points, self.bytes].into_iter().flat_map(u64::to_le_bytes);
+        counts.chain([reason as u8]).collect()
     }
 
     /// Reads a DROPPED entry.
-    pub fn decode(payload: &[u8]) -> Option<Self> {
-        let (counts, _) = payload.as_chunks::<8>();
+    pub fn decode(payload: &[u8]) -> Option<(Self, DropReason)> {
+        let (counts, rest) = payload.as_chunks::<8>();
         let mut counts = counts.iter().map(|raw| u64::from_le_bytes(*raw));
-        Some(Self { rows: counts.next()?, points: counts.next()?, bytes: counts.next()? })
+        let dropped = Self { rows: counts.next()?, points: counts.next()?, bytes: counts.next()? };
+        let reason = match rest {
+            [0] => DropReason::Full,
+            [1] => DropReason::Behind,
+            [2] => DropReason::TooLarge,
+            _ => return None,
+        };
+        Some((dropped, reason))
     }
 }
 

@@ -1,0 +1,86 @@
+//! Writes `rust/transport/src/generated/` from `proto/`, so that building Runferry needs no code generator.
+//!
+//! What it writes is committed: a reader can open it, a build is offline, and a change of the contract shows in review as
+//! what it does to the code. `protox` compiles the schema in Rust; there is no `protoc` to install. The Python half is
+//! written by `proto/generate.sh`, which calls this too.
+//!
+//! # Use
+//! `cargo run -p runferry-codegen` writes; with `--check` it writes nothing, names what is stale and exits 1.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Schema files, relative to `proto/`.
+const SCHEMAS: [&str; 1] = ["runferry/v1/ingest.proto"];
+/// First line of each file.
+const MARK: &str = "// @generated from proto/ by `cargo run -p runferry-codegen`. Do not edit.\n";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let is_check = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => false,
+        ["--check"] => true,
+        _ => {
+            eprintln!("usage: runferry-codegen [--check]");
+            return ExitCode::from(2);
+        }
+    };
+    match generate(is_check) {
+        Ok(stale) if is_check && !stale.is_empty() => {
+            for path in &stale {
+                eprintln!("stale: {} (run proto/generate.sh)", path.display());
+            }
+            ExitCode::FAILURE
+        }
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("runferry-codegen: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Generates into a fresh folder, then compares it with the committed one; without `is_check` the stale files are replaced.
+/// Returns the stale ones, those that no schema makes any more included.
+fn generate(is_check: bool) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let committed = root.join("rust/transport/src/generated");
+    let fresh = tempfile::tempdir()?;
+
+    let schemas = protox::compile(SCHEMAS, [root.join("proto")])?;
+    tonic_prost_build::configure()
+        .build_client(true)
+        .build_server(true) // for scripted servers in tests; unused code is not linked
+        .bytes(".") // frames are shared, not copied
+        .out_dir(fresh.path())
+        .compile_fds(schemas)?;
+
+    let mut stale = Vec::new();
+    let mut known = Vec::new();
+    for entry in fs::read_dir(fresh.path())? {
+        let entry = entry?;
+        let target = committed.join(entry.file_name());
+        let text = format!("{MARK}{}", fs::read_to_string(entry.path())?);
+        known.push(entry.file_name());
+        if fs::read_to_string(&target).is_ok_and(|found| found == text) {
+            continue;
+        }
+        if !is_check {
+            fs::create_dir_all(&committed)?;
+            fs::write(&target, text)?;
+        }
+        stale.push(target);
+    }
+    for entry in fs::read_dir(&committed)? {
+        let entry = entry?;
+        if !known.contains(&entry.file_name()) {
+            if !is_check {
+                fs::remove_file(entry.path())?;
+            }
+            stale.push(entry.path());
+        }
+    }
+    Ok(stale)
+}
