@@ -1,0 +1,150 @@
+"""The client's side of the read door (`docs/http-api.md`): one GET, answered or refused.
+
+`http.client` is imported at the first request: a training that never asks the server anything pays nothing for it. A key is
+sent only to an address that has answered `GET /api/v1/door` as Runferry in this process, over the same scheme.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from runferry.errors import AuthenticationError, CommError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from http.client import HTTPConnection, HTTPResponse
+
+_UNAUTHORIZED = {401, 403}
+_OK = 200
+_NOT_FOUND = 404
+_MESSAGE_MAX_BYTES = 64 << 10
+
+
+class NotFoundError(CommError):
+    """The server has no such thing; the text says what."""
+
+
+class UnreachableError(CommError):
+    """No connection, or no answer in time: the server may come up later."""
+
+
+class NotRunferryError(CommError):
+    """Something answers at the address, and it is no Runferry server."""
+
+
+class Server:
+    """A Runferry server by its address. Each request has a connection of its own; safe from any thread."""
+
+    def __init__(self, base_url: str, *, api_key: str | None = None, timeout_s: float = 30.0) -> None:
+        self.base_url = base_url
+        self._api_key = api_key
+        self._timeout_s = timeout_s
+        self._is_runferry = False
+
+    def door(self, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """The door's description.
+
+        Raises:
+            UnreachableError: No connection or no answer in time.
+            NotRunferryError: Another service answers.
+        """
+        try:
+            with self._open("/api/v1/door", None, key=None, timeout_s=timeout_s) as response:
+                door = _json(response.read(_MESSAGE_MAX_BYTES)) if response.status == _OK else None
+        except UnreachableError:
+            raise
+        except CommError:
+            door = None
+        if not isinstance(door, dict) or door.get("service") != "runferry":
+            raise NotRunferryError(f"{self.base_url} answers, but is no Runferry server")
+        self._is_runferry = True
+        return door
+
+    def get(self, path: Sequence[str], query: Mapping[str, Any] | None = None, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """The JSON object at `/api/v1/` + `path`; its parts are quoted here.
+
+        Raises:
+            NotFoundError: The server has no such thing.
+            AuthenticationError: It wants a key or refuses the one given.
+            CommError: Any other refusal, and whatever `door` raises.
+        """
+        with self.stream(path, query, timeout_s=timeout_s) as response:
+            try:
+                answer = _json(response.read())
+            except OSError as error:
+                raise UnreachableError(f"{self.base_url} broke off its answer: {error}") from error
+        if not isinstance(answer, dict):
+            raise CommError(f"{self.base_url} sent an answer that is not a JSON object for {'/'.join(path)}")
+        return answer
+
+    @contextmanager
+    def stream(
+        self, path: Sequence[str], query: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> Iterator[HTTPResponse]:
+        """The body as it arrives. Raises what `get` does; `timeout_s` bounds each single wait."""
+        if self._api_key is not None and not self._is_runferry:
+            self.door(timeout_s=timeout_s)
+        url_path = "/api/v1/" + "/".join(quote(part, safe="") for part in path)
+        with self._open(url_path, query, key=self._api_key, timeout_s=timeout_s) as response:
+            if response.status != _OK:
+                raise self._refusal(url_path, response)
+            yield response
+
+    @contextmanager
+    def _open(self, path: str, query: Mapping[str, Any] | None, *, key: str | None, timeout_s: float | None) -> Iterator[HTTPResponse]:
+        from http.client import HTTPException  # noqa: PLC0415 - 15 ms that most processes never need
+
+        connection = self._connection(self._timeout_s if timeout_s is None else timeout_s)
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        target = urlsplit(self.base_url).path + path + (f"?{urlencode(given, doseq=True)}" if given else "")
+        headers = {"Accept": "application/json, application/vnd.runferry.frames"}
+        if key is not None:
+            headers["Authorization"] = f"Bearer {key}"
+        try:
+            try:
+                connection.request("GET", target, headers=headers)
+                response = connection.getresponse()
+            except OSError as error:
+                raise UnreachableError(f"{self.base_url} cannot be reached: {_cause(error)}") from error
+            except (HTTPException, ValueError) as error:
+                raise NotRunferryError(f"{self.base_url} answers, but is no Runferry server: {_cause(error)}") from error
+            yield response
+        finally:
+            connection.close()
+
+    def _connection(self, timeout_s: float) -> HTTPConnection:
+        from http.client import HTTPConnection, HTTPSConnection  # noqa: PLC0415 - as above
+
+        parts = urlsplit(self.base_url)
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        return kind(parts.hostname or "", parts.port, timeout=timeout_s)
+
+    def _refusal(self, path: str, response: HTTPResponse) -> CommError:
+        try:
+            answer = _json(response.read(_MESSAGE_MAX_BYTES))
+        except (OSError, CommError):
+            answer = None
+        told = answer.get("error") if isinstance(answer, dict) else None
+        text = told.get("message") if isinstance(told, dict) else None
+        if response.status == _NOT_FOUND:
+            if text is None:
+                return NotRunferryError(f"{self.base_url} does not know {path}: is it a Runferry server?")
+            return NotFoundError(f"{text} ({self.base_url})")
+        if response.status in _UNAUTHORIZED:
+            return AuthenticationError(f"{self.base_url} refuses the key: {text or response.reason}")
+        return CommError(f"{self.base_url}{path} answers {response.status}: {text or response.reason}")
+
+
+def _json(body: bytes) -> Any:
+    import json  # noqa: PLC0415 - as above
+
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise CommError(f"the answer is not JSON: {error}") from error
+
+
+def _cause(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,57 @@
+"""`login`: which server this user's runs go to, kept in the settings file."""
+
+from __future__ import annotations
+
+from runferry._http import Server
+from runferry._settings_checks import as_base_url
+from runferry.errors import UsageError
+from runferry.settings import resolve, write_to_file
+
+LOGIN_TIMEOUT_S = 10.0
+
+
+def login(  # noqa: PLR0913, PLR0917 - the signature of the W&B SDK
+    key: str | None = None,
+    relogin: bool | None = None,  # noqa: ARG001, FBT001 - accepted: every call writes what it is given
+    host: str | None = None,
+    force: bool | None = None,  # noqa: FBT001 - as in the W&B SDK
+    timeout: float | None = None,
+    verify: bool = True,  # noqa: FBT001, FBT002 - as in the W&B SDK
+    **deprecated: object,
+) -> bool:
+    """Choose the server; the address and the key are kept in the settings file.
+
+    Args:
+        key: API key, for a server that wants one.
+        relogin: Accepted; every call writes what it is given.
+        host: Address of the server, `http://host:port`. None: the one configured already.
+        force: True: fail if no server is configured.
+        timeout: Seconds to wait for the server. Default: 10.
+        verify: Ask the address whether it is a Runferry server before it is kept.
+        deprecated: `referrer`, `prompt` and `anonymous` of the W&B SDK, without effect.
+
+    Returns:
+        Whether a server is configured.
+
+    Raises:
+        UsageError: The address is none, or `force` and there is none.
+        CommError: `verify`, and no Runferry server answers there. Nothing is kept then.
+    """
+    unknown = set(deprecated) - {"referrer", "prompt", "anonymous"}
+    if unknown:
+        raise TypeError(f"login() got unexpected arguments: {', '.join(sorted(unknown))}")
+    try:
+        address = as_base_url(host) if host is not None else resolve().base_url
+    except ValueError as error:
+        raise UsageError(f"host {host!r}: {error}") from None
+    if address is None:
+        if force:
+            raise UsageError("no server is configured: run `runferry login http://host:7070` or set RUNFERRY_BASE_URL")
+        return False
+    if verify:
+        Server(address).door(timeout_s=LOGIN_TIMEOUT_S if timeout is None else timeout)
+    changes = {name: value for name, value in (("base_url", host and address), ("api_key", key)) if value is not None}
+    if changes:
+        write_to_file(changes)
+
+    return True

@@ -1,0 +1,176 @@
+"""Types of the Rust core. Prose is on the Python facade that uses each name."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypedDict, final, type_check_only
+
+__version__: str
+
+@final
+class Writer:
+    """One start of one process writing to a run: ring, journal, sender, and the three threads behind them."""
+
+    def __new__(
+        cls,
+        *,
+        root: str,
+        run_id: bytes,
+        open: dict[str, Any],
+        base_url: str | None,
+        start_step: int,
+        convert: Callable[[str, object], list[tuple[str, Any]]],
+        ring_bytes: int = ...,
+        journal_cap_bytes: int = ...,
+        fsync: str = "adaptive",
+        api_key: str | None = None,
+    ) -> Writer: ...
+    def log(self, data: dict[str, Any], step: int | None = None, commit: bool | None = None) -> None: ...
+    def document(self, kind: str, updates: dict[str, Any], removed: list[str]) -> bool: ...
+    def flush(self, durable: bool = False, acked: bool = False, timeout: float | None = None) -> bool: ...
+    def finish(self, exit_code: int, timeout: float | None) -> WriterStatus: ...
+    def status(self) -> WriterStatus: ...
+    def last_values(self) -> dict[str, Any]: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def writer_id(self) -> int: ...
+    @property
+    def journal_dir(self) -> str: ...
+
+def run_key(entity: str, project: str, id: str) -> bytes: ...
+def histogram_from_bytes(data: bytes, dtype: str, bins: int) -> bytes: ...
+def histogram_encode(edges: Sequence[float], counts: Sequence[float], nan_count: int, inf_count: int) -> bytes: ...
+def histogram_decode(value: bytes) -> tuple[list[float], list[float], int, int]: ...
+
+# Frames (docs/format.md), as the server and the readers take them apart.
+
+def verify_frames(data: list[bytes]) -> list[tuple[int, int, bytes, int, int, int, int, str | None]]: ...
+
+# kind, flags, run_id, writer_id, seq, next_seq, record_count, error; never raises on bad bytes (kind 0: no header).
+
+def documents(frame: bytes) -> list[tuple[str, Any]]: ...
+
+# ("config" | "summary", {"updates": {...}, "removed": [...]}), ("meta" | "open" | "finish" | "gap", {...}). ValueError: unreadable.
+
+def decode_rows(frame: bytes) -> list[tuple[list[int], list[int], list[tuple[str, str, list[bool] | None, list[Any]]]]]: ...
+
+# Per ROWS block: steps, times_us, columns of (name, kind, presence per row or None for all, one value per present row).
+# Kinds: "null", "float", "int", "bool", "string", "histogram" (bytes), "json" (objects), "marker" ((type, text)). ValueError: unreadable.
+
+def pack_frame(kind: int, flags: int, run_id: bytes, writer_id: int, seq: int, record_count: int, raw: bytes) -> bytes: ...
+
+# Compresses and seals a raw msgpack payload.
+
+# What the journal's tools and the readers use. Each yields plain dicts whose keys are the TypedDicts at the end.
+
+def local_last_step(root: str, run_id: bytes) -> int | None: ...
+def sync(paths: list[str], base_url: str | None, api_key: str | None, progress: Callable[[SyncProgress], None]) -> list[SyncResult]: ...
+def journal_list(root: str) -> list[JournalState]: ...
+def journal_frames(path: str) -> Iterator[JournalFrame]: ...
+def journal_fsck(path: str) -> JournalCheck: ...
+
+@type_check_only
+class WriterStatus(TypedDict):
+    """Keys of `Writer.status()` and `Writer.finish()`; meanings are on `runferry.RunStatus`."""
+
+    accepted_rows: int
+    packed_frames: int
+    packed_points: int
+    journaled_frames: int
+    journaled_bytes: int
+    durable_frames: int
+    acked_frames: int
+    dropped_rows: int
+    behind_rows: int
+    dropped_values: int
+    marked_values: int
+    damaged_records: int
+    lag_s: float
+    backlog_frames: int
+    backlog_bytes: int
+    retries: int
+    kill_safe: bool
+    connection: str
+    journal: str
+    journal_bytes: int
+    run_url: str
+    last_error: str | None
+    notices: list[str]
+    journal_dir: str
+
+@type_check_only
+class SyncProgress(TypedDict):
+    """Sent a few times a second while `sync` runs."""
+
+    sent_frames: int
+    total_frames: int
+    sent_bytes: int
+    total_bytes: int
+
+@type_check_only
+class SyncResult(TypedDict):
+    """One writer of the journals given to `sync`."""
+
+    path: str
+    run: str
+    writer_id: int
+    frames: int
+    acked_frames: int
+    rows: int
+    base_url: str | None
+    error: str | None
+
+@type_check_only
+class JournalState(TypedDict):
+    """One writer below a folder of journals."""
+
+    path: str
+    run: str
+    writer_id: int
+    mode: str
+    base_url: str | None
+    alive: bool
+    pid: int
+    host: str
+    finished: bool
+    frames: int
+    backlog_frames: int
+    backlog_bytes: int
+    last_ack_us: int | None
+    error: str | None
+
+@type_check_only
+class JournalFrame(TypedDict):
+    """One frame of a journal, or the place where one cannot be read (`error`)."""
+
+    segment: str
+    offset: int
+    kind: str
+    seq: int
+    records: int
+    stored_bytes: int
+    raw_bytes: int
+    error: str | None
+
+@type_check_only
+class JournalCheck(TypedDict):
+    """What `journal fsck` found."""
+
+    path: str
+    segments: int
+    frames: int
+    rows: int
+    stored_bytes: int
+    raw_bytes: int
+    first_seq: int
+    next_seq: int
+    gaps: list[GapFound]
+    errors: list[str]
+    torn_bytes: int
+
+@type_check_only
+class GapFound(TypedDict):
+    """Numbers that no readable frame has."""
+
+    seq: int
+    count: int
+    reason: str

@@ -1,0 +1,71 @@
+"""`RunStatus`: what a run knows about itself, without asking anybody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """Counts since this process began to write, and the state of the threads behind the run.
+
+    A row is on its way from `accepted_rows` over a packed, a journaled and an acked frame; nothing leaves that way uncounted.
+    """
+
+    accepted_rows: int = 0
+    """Calls of `log` that were copied to the ring."""
+    packed_frames: int = 0
+    """Frames made of them."""
+    packed_points: int = 0
+    """Values in them."""
+    journaled_frames: int = 0
+    """Frames written to the journal: they survive the death of the process, not yet a power cut."""
+    journaled_bytes: int = 0
+    """Their bytes."""
+    durable_frames: int = 0
+    """Frames forced to the disk."""
+    acked_frames: int = 0
+    """Frames the server has stored durably."""
+    dropped_rows: int = 0
+    """Rows lost to a full ring or a full disk; each is a counted GAP on the server."""
+    behind_rows: int = 0
+    """Calls that named a step behind the current one and were dropped, as in the W&B SDK."""
+    dropped_values: int = 0
+    """Values under keys that cannot be stored (empty, longer than 1 KiB)."""
+    marked_values: int = 0
+    """Values kept as a typed marker, as they have no exact form."""
+    damaged_records: int = 0
+    """Records of the ring that could not be read back: each is a counted GAP."""
+    lag_s: float = 0.0
+    """Age of the oldest record that is not where it belongs: on the server, offline in the journal."""
+    backlog_frames: int = 0
+    """Frames journaled and not acked."""
+    backlog_bytes: int = 0
+    """Their bytes."""
+    retries: int = 0
+    """Connections tried again."""
+    kill_safe: bool = False
+    """Whether a `log` call that has returned survives `kill -9` of this process."""
+    connection: str = "off"
+    """`off` (offline), `connecting` (or waiting for the next try), `connected`, `blocked` (the server refuses this run),
+    `incompatible` (its version does), `not_runferry` (something else answers at the address), `done` (all is sent and acked)."""
+    journal: str = "none"
+    """`ok`, `full` or `degraded` (the disk is full or fails: frames go to the server directly), `dead`, `none` (disabled run)."""
+    journal_bytes: int = 0
+    """Bytes on the disk now: what was acked is trimmed."""
+    last_error: str | None = None
+    """Latest trouble with disk, server or address, in words; None: none so far."""
+    notices: tuple[str, ...] = ()
+    """What the server had to say, latest last."""
+    journal_dir: str | None = None
+    """Folder of this writer's segments."""
+
+    @classmethod
+    def of(cls, native: Mapping[str, Any]) -> RunStatus:
+        """From the native writer's dict; names it does not hold keep their default, names unknown here are left out."""
+        known = {field.name: native[field.name] for field in fields(cls) if field.name in native}
+        return cls(**{**known, "notices": tuple(known.get("notices", ()))})

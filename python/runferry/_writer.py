@@ -1,0 +1,156 @@
+"""How a writer is opened: the OPEN map of `docs/format.md`, the native writer, and the stand-in of disabled runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runferry import __version__
+from runferry.errors import UsageError
+
+if TYPE_CHECKING:
+    from runferry._native import Writer
+    from runferry.settings import Settings
+
+CLIENT = f"runferry/{__version__}"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Everything `init` has decided; plain values, fit to open a second writer from in a forked child."""
+
+    entity: str
+    project: str
+    id: str
+    name: str | None
+    notes: str | None
+    tags: tuple[str, ...]
+    group: str | None
+    job_type: str | None
+    settings: Settings
+    mode: str
+    """online, offline or disabled."""
+    root: str
+    """Folder of the journals."""
+    starting_step: int = 0
+    resumed: bool = False
+    is_relative: bool = False
+    """Nobody could say where the run stands: the server adds its last step + 1."""
+    earlier_summary: dict[str, Any] = field(default_factory=dict)
+
+
+def open_writer(start: Start, config: dict[str, Any], *, step: int, parent_writer: int | None = None) -> Writer | DisabledWriter:
+    """A writer for this process.
+
+    Raises:
+        JournalError: The journal's folder cannot be made or written.
+    """
+    if start.mode == "disabled":
+        return DisabledWriter()
+    from runferry import _native  # noqa: PLC0415 - 5 ms that `import runferry` shall not cost
+    from runferry._convert import convert  # noqa: PLC0415 - as above
+
+    settings = start.settings
+    return _native.Writer(
+        root=start.root,
+        run_id=_native.run_key(start.entity, start.project, start.id),
+        open=_open_map(start, config, step=step, parent_writer=parent_writer),
+        base_url=settings.base_url if start.mode == "online" else None,
+        start_step=step,
+        convert=convert,
+        ring_bytes=settings.ring_bytes,
+        journal_cap_bytes=settings.journal_cap_bytes,
+        fsync=settings.fsync,
+        api_key=settings.api_key,
+    )
+
+
+def _open_map(start: Start, config: dict[str, Any], *, step: int, parent_writer: int | None) -> dict[str, Any]:
+    known: dict[str, Any] = {
+        "entity": start.entity,
+        "project": start.project,
+        "id": start.id,
+        "label": "",
+        "name": start.name,
+        "group": start.group,
+        "job_type": start.job_type,
+        "notes": start.notes,
+        "tags": list(start.tags),
+        "config": config,
+        "mode": start.mode,
+        "base_url": start.settings.base_url,
+        "started_us": time.time_ns() // 1000,
+        "boottime_us": _boottime_us(),
+        "host": platform.node(),
+        "boot_id": _boot_id(),
+        "client": CLIENT,
+        "python": platform.python_version(),
+        "program": sys.argv[0] if sys.argv else "",
+        "pid": os.getpid(),
+        "resume": start.settings.resume,
+        "start_step": step,
+        "relative": start.is_relative or None,
+        "parent_writer": parent_writer,
+    }
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def _boottime_us() -> int:
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime_ns(clock) // 1000
+
+
+def _boot_id() -> str | None:
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return None  # not Linux: the lock alone tells who is alive
+
+
+class DisabledWriter:
+    """Answers what a native writer answers and keeps the last values only: no ring, no journal, no threads."""
+
+    def __init__(self) -> None:
+        self._last_values: dict[str, Any] = {}
+        self._is_finished = False
+        self.step = 0
+        self.writer_id = secrets.randbits(63) | 1
+        self.journal_dir = ""
+
+    def log(self, data: dict[str, Any], step: int | None = None, commit: bool | None = None) -> None:  # noqa: ARG002, FBT001
+        """Keep the values; the argument checks are those of the native writer."""
+        if not isinstance(data, dict):
+            raise TypeError("runferry.log must be passed a dictionary")
+        if not all(isinstance(key, str) for key in data):
+            raise TypeError("Key values passed to `runferry.log` must be strings.")
+        if self._is_finished:
+            raise UsageError("the writer is finished")
+        self._last_values.update(data)
+
+    def document(self, kind: str, updates: dict[str, Any], removed: list[str]) -> bool:  # noqa: ARG002 - nobody reads it
+        """Nothing to do."""
+        return True
+
+    def flush(self, durable: bool = False, acked: bool = False, timeout: float | None = None) -> bool:  # noqa: ARG002, FBT001, FBT002
+        """Nothing to wait for."""
+        return True
+
+    def finish(self, exit_code: int, timeout: float | None) -> dict[str, Any]:  # noqa: ARG002 - nobody reads it
+        """End it."""
+        self._is_finished = True
+        return {}
+
+    def status(self) -> dict[str, Any]:
+        """Nothing to count."""
+        return {}
+
+    def last_values(self) -> dict[str, Any]:
+        """What `log` was given last, per top-level key."""
+        return self._last_values

@@ -1,0 +1,84 @@
+"""`runferry server` and `python -m runferry.server`: the options, and nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runferry.server.adopt import default_folders
+from runferry.server.app import run_server
+from runferry.server.settings import DEFAULT_PORT, Settings, default_data_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_PORT = 65_534
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the server."""
+    options = argparse.ArgumentParser(
+        prog="runferry server",
+        description="Serve runs: take them from training processes, keep them, show them. Stops on Ctrl-C or SIGTERM, losing nothing.",
+        epilog="example: runferry server --port 7070 --data ~/runs   then, to train: RUNFERRY_BASE_URL=http://127.0.0.1:7070",
+    )
+    options.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)")
+    options.add_argument(
+        "--port",
+        type=_port,
+        default=DEFAULT_PORT,
+        help="port of HTTP; the write door takes the next one; 0: free ones (default: %(default)s)",
+    )
+    options.add_argument(
+        "--data",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="folder of the data (default: $RUNFERRY_SERVER_DATA or ~/.local/share/runferry)",
+    )
+    options.add_argument(
+        "--adopt",
+        type=Path,
+        action="append",
+        default=None,
+        metavar="DIR",
+        help="follow the local journals in DIR, live ones too; may be repeated (default: ./runferry if it exists)",
+    )
+    options.add_argument(
+        "--insecure-no-auth", action="store_true", help="listen beyond this machine although keys and TLS are not available yet"
+    )
+    options.add_argument("--verbose", action="store_true", help="log what the server does")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the server with these arguments; returns the exit code."""
+    told = parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO if told.verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for folder in told.adopt or ():
+        if not folder.is_dir():
+            print(f"runferry server: --adopt {folder}: no such folder", file=sys.stderr)  # noqa: T201 - the answer to the command
+            return 2
+    return run_server(
+        Settings(
+            data_dir=(told.data or default_data_dir()).expanduser().absolute(),
+            host=told.host,
+            port=told.port,
+            adopt=told.adopt if told.adopt is not None else default_folders(Path.cwd()),
+            insecure_no_auth=told.insecure_no_auth,
+        )
+    )
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{port} is not between 0 and {MAX_PORT}")
+    return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())

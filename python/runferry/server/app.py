@@ -1,0 +1,179 @@
+"""One server process: opens the folder, both databases and both doors, and closes them in the opposite order.
+
+# Order
+Opening: folder lock, metadata (migrated), store, threads, write door, read door, then the one line that says so. The read
+door opens last: who gets an answer from it can write too.
+
+# Shutdown
+SIGTERM and SIGINT: live answers end, the write door drains (everything received is committed and acked), the read door
+closes, documents are applied, the databases close; exit code 0. A second signal changes nothing: the drain is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import signal
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from runferry import _native
+from runferry.server.adopt import start_following
+from runferry.server.apply import Applier
+from runferry.server.data_dir import DataDir, DataDirError
+from runferry.server.http.app import read_door
+from runferry.server.http.context import ReadContext
+from runferry.server.ingest.door import Ingest, PortInUseError, WriteDoor
+from runferry.server.live import Hub
+from runferry.server.metadata.database import Database, NewerSchemaError
+from runferry.server.query import Query
+from runferry.server.store.protocol import StoreError
+from runferry.server.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from starlette.types import ASGIApp
+
+    from runferry.server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+EXIT_REFUSED = 2
+READ_THREADS = 16
+HTTP_SHUTDOWN_S = 5
+
+
+class StartError(Exception):
+    """The server cannot start; the message says why and which option helps."""
+
+
+def run_server(settings: Settings) -> int:
+    """Serve until a signal; returns the exit code: 0 after a drain, 2 if the server could not start."""
+    try:
+        asyncio.run(_serve(settings))
+    except (StartError, DataDirError, NewerSchemaError) as error:
+        print(f"runferry server: {error}", file=sys.stderr)  # noqa: T201 - the answer to the command
+        return EXIT_REFUSED
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    if not settings.is_loopback and not settings.insecure_no_auth:
+        raise StartError(
+            f"{settings.host} can be reached from other machines, and keys and TLS are not available yet: anyone could read and write. "
+            "Use --host 127.0.0.1, or say --insecure-no-auth"
+        )
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    with contextlib.ExitStack() as stack:
+        data_dir = stack.enter_context(DataDir(settings.data_dir))
+        read_socket = stack.enter_context(_listen(settings.host, settings.port))
+        database = Database(data_dir.metadata_file)
+        stack.callback(database.close)
+        try:
+            store = SqliteStore(data_dir.store_dir)
+        except StoreError as error:
+            raise StartError(f"cannot open the store: {error}") from error
+        stack.callback(store.close)
+        await _open_doors(settings, database, store, read_socket, stopping)
+
+
+async def _open_doors(
+    settings: Settings, database: Database, store: SqliteStore, read_socket: socket.socket, stopping: asyncio.Event
+) -> None:
+    """Everything that runs between the opening and the closing of the databases."""
+    hub = Hub(asyncio.get_running_loop())
+    applier = Applier(database, store, hub)
+    door = WriteDoor(Ingest(database, store, applier, hub, settings.limits))
+    read_port: int = read_socket.getsockname()[1]
+    try:
+        write_port = await door.open(settings.host, settings.port + 1 if settings.port else 0)
+    except PortInUseError as error:
+        raise StartError(
+            f"port {settings.port + 1} on {settings.host}, needed for the write door, is in use: "
+            f"choose another with --port (the write door takes the one behind it)"
+        ) from error
+    threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="rf-read")
+    context = ReadContext(Query(database, store), store, hub, settings.limits, threads, _native.__version__, write_port)
+    applier.start()
+    base_url = f"http://{_shown_host(settings.host)}:{read_port}"
+    http = _HttpServer(read_door(context, is_loopback=settings.is_loopback))
+    serving = asyncio.create_task(http.serve(sockets=[read_socket]))
+    stop_following: Callable[[], None] | None = None
+    try:
+        await http.ready(serving)
+        stop_following = start_following(settings.adopt, base_url)
+        print(f"runferry server: {base_url} (write door {write_port}, data {settings.data_dir})", flush=True)  # noqa: T201 - the answer to the command
+        await asyncio.wait({serving, asyncio.create_task(stopping.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if stop_following is not None:
+            await asyncio.to_thread(stop_following)
+        hub.close()
+        await door.close()
+        http.should_exit = True
+        await serving
+        await asyncio.to_thread(applier.stop)
+        threads.shutdown(wait=True, cancel_futures=True)
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn on our loop: signals are ours, and so is the one line that says where it listens."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=HTTP_SHUTDOWN_S,
+                server_header=False,
+                timeout_keep_alive=65,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+    async def ready(self, serving: asyncio.Task[None]) -> None:
+        """Wait until it answers."""
+        while not self.started:
+            if serving.done():
+                serving.result()
+                raise StartError("the read door did not start")
+            await asyncio.sleep(0.005)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(1024)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(f"port {port} on {host} is in use: choose another with --port (0: any free one)") from error
+        raise StartError(f"cannot listen on {host} port {port}: {error.strerror}; choose with --host and --port") from error
+    except OverflowError as error:
+        listening.close()
+        raise StartError(f"port {port} is not a port: choose one from 0 to 65534 with --port") from error
+    return listening
+
+
+def _shown_host(host: str) -> str:
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - shown, not bound
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,279 @@
+"""Thread `rf-apply`: documents of durable frames -> metadata.
+
+Ingest only stores frames. What they say about the run (config, summary, META, FINISH, GAP) is applied here, later, from the
+store: so nothing of it is lost in a crash between the two databases, and nothing is applied twice.
+
+# Exactly once
+`writer.applied_seq` in the metadata is set in the transaction that holds the effects. Only after it committed is the store
+told (`mark_applied`), which may then drop the frames. After a crash the loop reads again from `applied_seq`.
+
+# Summary
+Two documents: what the user set, and the last value of each metric; readers see the first laid over the second. So a value that
+the user set wins, however often the metric is logged afterwards, until the user removes it.
+
+# Order
+Frames of a writer by seq; between writers none is promised, nor needed.
+
+# Waiting
+A writer is due at once when a frame with documents arrived, else a second after its first new frame; the last values of a
+run are computed at most once a second, and rarer when that is expensive.
+
+# Shutdown
+`stop` applies everything that is durable, writes the last beats, and returns.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from runferry import _native
+from runferry.server.documents import change_of, finish_of, gap_of, name_fields
+from runferry.server.metadata import writes
+from runferry.server.metadata.schema import project, run, writer
+from runferry.server.query import now_us
+from runferry.server.store.protocol import StoreError
+from runferry.server.values import last_summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.engine import Connection
+
+    from runferry.server.live import Hub
+    from runferry.server.metadata.database import Database
+    from runferry.server.store.protocol import Store
+
+logger = logging.getLogger(__name__)
+
+ROWS_DELAY_S = 1.0
+BEATS_INTERVAL_S = 2.0
+TOTALS_SHARE = 20
+"""Computing the totals of a run may take at most one part in so many of the loop's time."""
+RETRY_DELAY_S = 1.0
+WRITERS_PER_PASS = 256
+RECENT_WRITERS = 1_000
+
+RUN_ALONE = 0
+"""In place of a writer, whose id is never 0: only the totals of the run are due."""
+
+WriterKey = tuple[bytes, int]
+
+
+class Applier:
+    """The loop; `notify` and `beat` may be called from any thread."""
+
+    def __init__(self, database: Database, store: Store, hub: Hub) -> None:
+        """Apply from this store to this database, and tell this hub."""
+        self._database = database
+        self._store = store
+        self._hub = hub
+        self._changed = threading.Condition()
+        self._due_at: dict[WriterKey, float] = {}
+        self._beats: dict[WriterKey, writes.Beat] = {}
+        self._is_stopping = False
+        self._totals_due_at: dict[bytes, float] = {}
+        self._names: dict[bytes, tuple[str, str]] = {}
+        self._thread = threading.Thread(target=self._run, name="rf-apply", daemon=True)
+
+    def start(self) -> None:
+        """Begin, with what an earlier process left unapplied."""
+        self._thread.start()
+
+    def notify(self, run_id: bytes, writer_id: int, *, has_documents: bool) -> None:
+        """Frames of this writer have become durable."""
+        due_at = time.monotonic() + (0.0 if has_documents else ROWS_DELAY_S)
+        with self._changed:
+            key = (run_id, writer_id)
+            if due_at < self._due_at.get(key, float("inf")):
+                self._due_at[key] = due_at
+                self._changed.notify()
+
+    def beat(self, beat: writes.Beat) -> None:
+        """A writer was heard of."""
+        with self._changed:
+            self._beats[beat.run_id, beat.writer_id] = beat
+
+    def seen(self, run_id: bytes, writer_id: int, at_us: int) -> None:
+        """A writer sent frames: as a beat that says nothing new of its backlog."""
+        with self._changed:
+            known = self._beats.get((run_id, writer_id))
+            if known is None:
+                self._beats[run_id, writer_id] = writes.Beat(run_id, writer_id, at_us)
+            else:
+                self._beats[run_id, writer_id] = writes.Beat(
+                    run_id, writer_id, at_us, known.lag_s, known.backlog_frames, known.backlog_bytes, known.dropped_rows, known.retries
+                )
+
+    def stop(self) -> None:
+        """Apply what is durable, then end."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        self._try(self._recover)
+        beats_at = time.monotonic()
+        while True:
+            due, is_stopping = self._wait(beats_at + BEATS_INTERVAL_S)
+            if due and not self._try(self._pass, due, is_stopping):
+                self._again(due)
+            if is_stopping or time.monotonic() >= beats_at + BEATS_INTERVAL_S:
+                beats_at = time.monotonic()
+                self._try(self._write_beats)
+            if is_stopping:
+                return
+
+    def _wait(self, until: float) -> tuple[list[WriterKey], bool]:
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                if self._is_stopping:
+                    due = list(self._due_at)
+                    self._due_at.clear()
+                    return due, True
+                due = [key for key, at in self._due_at.items() if at <= now][:WRITERS_PER_PASS]
+                for key in due:
+                    del self._due_at[key]
+                if due or now >= until:
+                    return due, False
+                self._changed.wait(max(0.0, min([until, *self._due_at.values()]) - now))
+
+    def _try(self, step: Any, *arguments: Any) -> bool:
+        """Run one step; the loop outlives its errors, which are all retried."""
+        try:
+            step(*arguments)
+        except (StoreError, sa.exc.SQLAlchemyError, OSError):
+            logger.exception("metadata could not be brought up to date; trying again")
+            return False
+        return True
+
+    def _again(self, due: Iterable[WriterKey]) -> None:
+        with self._changed:
+            for key in due:
+                self._due_at.setdefault(key, time.monotonic() + RETRY_DELAY_S)
+
+    def _recover(self) -> None:
+        """What an earlier process left: unapplied documents of writers without FINISH, marks the store may not have got."""
+        with self._database.read() as connection:
+            unfinished = connection.execute(sa.select(writer.c.run_id, writer.c.writer_id).where(writer.c.state == "running")).all()
+            recent = connection.execute(
+                sa.select(writer.c.run_id, writer.c.writer_id, writer.c.applied_seq)
+                .where(writer.c.state != "running")
+                .order_by(writer.c.last_seen_us.desc())
+                .limit(RECENT_WRITERS)
+            ).all()
+        self._store.mark_applied([(row.run_id, writes.unsigned(row.writer_id), row.applied_seq) for row in recent])
+        for row in unfinished:
+            self.notify(row.run_id, writes.unsigned(row.writer_id), has_documents=True)
+
+    def _pass(self, due: list[WriterKey], is_last: bool) -> None:  # noqa: FBT001 - called by `_try`, which has no keywords
+        by_run: dict[bytes, list[int]] = {}
+        for run_id, writer_id in due:
+            by_run.setdefault(run_id, []).append(writer_id)
+        applied: list[tuple[bytes, int, int]] = []
+        found: dict[bytes, set[str]] = {}
+        with self._database.write() as connection:
+            for run_id, writer_ids in by_run.items():
+                if not self._is_known(connection, run_id):
+                    continue  # its OPEN is not in the metadata yet: `notify` follows when it is
+                found[run_id] = set()
+                for writer_id, next_seq in self._store.next_seqs(run_id, [key for key in writer_ids if key != RUN_ALONE]).items():
+                    seq, kinds = self._apply_writer(connection, run_id, writer_id, next_seq - 1)
+                    applied.append((run_id, writer_id, seq))
+                    found[run_id] |= kinds
+        self._store.mark_applied(applied)
+        for run_id, kinds in found.items():
+            has_totals = self._refresh_totals(run_id, at_once=is_last or "finish" in kinds)
+            if kinds or has_totals:
+                self._hub.metadata_changed_from_thread(run_id, *self._names[run_id])
+
+    def _apply_writer(self, connection: Connection, run_id: bytes, writer_id: int, durable_seq: int) -> tuple[int, set[str]]:
+        """Apply what is new of one writer; `durable_seq` was read before its documents, so none up to it can be missed."""
+        mine = (writer.c.run_id == run_id) & (writer.c.writer_id == writes.signed(writer_id))
+        applied_seq = connection.scalar(sa.select(writer.c.applied_seq).where(mine))
+        if applied_seq is None:
+            return 0, set()
+        found: set[str] = set()
+        last_seq = max(durable_seq, applied_seq)
+        for seq, frame in self._store.documents_after(run_id, writer_id, applied_seq):
+            found |= self._apply_frame(connection, run_id, writer_id, seq, frame)
+            last_seq = max(last_seq, seq)
+        if last_seq > applied_seq:
+            writes.set_applied(connection, run_id, writer_id, last_seq)
+        return last_seq, found
+
+    def _apply_frame(self, connection: Connection, run_id: bytes, writer_id: int, seq: int, frame: bytes) -> set[str]:
+        try:
+            documents = _native.documents(frame)
+        except ValueError as error:
+            # The merge keeps the frame in quarantine, where readers see it; the next frame does not depend on it.
+            logger.warning("frame %d of writer %016x does not decode: %s", seq, writer_id, error)
+            return set()
+        for name, value in documents:
+            if not isinstance(value, dict):
+                continue
+            if name == "config":
+                writes.apply_config(connection, run_id, change_of(value.get("updates"), value.get("removed")))
+            elif name == "summary":
+                writes.apply_summary(connection, run_id, change_of(value.get("updates"), value.get("removed")))
+            elif name == "meta":
+                writes.apply_meta(connection, run_id, name_fields(value))
+            elif name == "finish":
+                writes.apply_finish(connection, run_id, writer_id, finish_of(value), now_us())
+            elif name == "gap":
+                count = int.from_bytes(frame[48:52], "little")
+                writes.apply_gap(connection, run_id, writer_id, gap_of(seq, count, value))
+        return {name for name, _ in documents}
+
+    def _refresh_totals(self, run_id: bytes, *, at_once: bool) -> bool:
+        started = time.monotonic()
+        due_at = self._totals_due_at.get(run_id, 0.0)
+        if started < due_at and not at_once:
+            with self._changed:
+                self._due_at.setdefault((run_id, RUN_ALONE), due_at)
+            return False
+        totals = self._store.totals(run_id)
+        values = last_summary(self._store.metrics(run_id))
+        duplicates = sum(state.duplicates for state in self._store.writers(run_id))
+        with self._database.write() as connection:
+            writes.write_totals(connection, run_id, writes.Totals(totals.points, totals.rows, totals.last_step, duplicates, values))
+        took_s = time.monotonic() - started
+        self._totals_due_at[run_id] = time.monotonic() + max(ROWS_DELAY_S, took_s * TOTALS_SHARE)
+        if len(self._totals_due_at) > 2 * RECENT_WRITERS:
+            self._totals_due_at = {key: at for key, at in self._totals_due_at.items() if at > started}
+        return True
+
+    def _is_known(self, connection: Connection, run_id: bytes) -> bool:
+        if run_id not in self._names:
+            row = connection.execute(
+                sa.select(project.c.entity, project.c.name)
+                .join(run, run.c.project_id == project.c.project_id)
+                .where(run.c.run_id == run_id)
+            ).one_or_none()
+            if row is None:
+                return False
+            if len(self._names) > RECENT_WRITERS:
+                self._names.clear()
+            self._names[run_id] = (row.entity, row.name)
+        return True
+
+    def _write_beats(self) -> None:
+        with self._changed:
+            beats, self._beats = list(self._beats.values()), {}
+        if not beats:
+            return
+        try:
+            with self._database.write() as connection:
+                writes.write_beats(connection, beats)
+        except sa.exc.SQLAlchemyError:
+            with self._changed:
+                for beat in beats:
+                    self._beats.setdefault((beat.run_id, beat.writer_id), beat)
+            raise

@@ -1,0 +1,49 @@
+"""What the routes of one server share, and how they get from a path to a run."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from runferry.server.http.answers import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import ThreadPoolExecutor
+
+    from runferry.server.live import Hub
+    from runferry.server.query import Query
+    from runferry.server.settings import Limits
+    from runferry.server.store.protocol import Store
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadContext:
+    """The parts that the read door reads from."""
+
+    query: Query
+    store: Store
+    hub: Hub
+    limits: Limits
+    threads: ThreadPoolExecutor
+    """Every blocking call runs here, never on the event loop."""
+    version: str
+    write_port: int
+
+    async def call(self, call: Callable[..., _Answer], *arguments: object) -> _Answer:
+        """Run a blocking call off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, call, *arguments)
+
+    async def run_id(self, entity: str, project: str, id: str) -> bytes:  # noqa: A002 - the field's name everywhere
+        """The run's key.
+
+        Raises:
+            ApiError: There is no such run.
+        """
+        found = await self.call(self.query.find, entity, project, id)
+        if found is None:
+            raise ApiError(404, "not_found", f"run {entity}/{project}/{id} does not exist")
+        return found

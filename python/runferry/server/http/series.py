@@ -1,0 +1,181 @@
+"""Routes over the metrics of a run: names, buckets, histograms, exact rows."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
+
+from runferry import _native
+from runferry.server.http import models
+from runferry.server.http.answers import ApiError, finite, json_answer
+from runferry.server.values import last_value
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from runferry.server.http.context import ReadContext
+    from runferry.server.store.protocol import Buckets, Metric
+
+FRAMES_MEDIA_TYPE = "application/vnd.runferry.frames"
+RUN_PATH = "/runs/{entity}/{project}/{id}"
+MAX_HISTOGRAMS = 5_000
+MAX_STEP = 2**63 - 1
+
+Step = Annotated[int | None, Query(ge=-MAX_STEP - 1, le=MAX_STEP)]
+
+
+def series_routes(context: ReadContext) -> APIRouter:
+    """The routes, reading from this context."""
+    router = APIRouter(prefix="/api/v1", responses={404: {"model": models.Error}, 400: {"model": models.Error}})
+
+    @router.get(RUN_PATH + "/metrics", response_model=models.Metrics, summary="Names, kinds and last values")
+    async def metrics(entity: str, project: str, id: str) -> Response:  # noqa: A002 - the field's name everywhere
+        run_id = await context.run_id(entity, project, id)
+        found = await context.call(context.store.metrics, run_id)
+        return json_answer({"metrics": [_metric(metric) for metric in found]})
+
+    @router.get(RUN_PATH + "/history", response_model=models.History, summary="Series in buckets, for charts")
+    async def history(  # noqa: PLR0913, PLR0917 - one for each parameter of the query
+        entity: str,
+        project: str,
+        id: str,  # noqa: A002 - the field's name everywhere
+        keys: Annotated[list[str], Query(description="names; repeat the parameter")],
+        buckets: Annotated[int, Query(ge=1)] = 500,
+        min_step: Step = None,
+        max_step: Step = None,
+    ) -> Response:
+        run_id = await context.run_id(entity, project, id)
+        names = checked_keys(context, keys)
+
+        def read() -> dict[str, Any]:
+            cursor = context.store.cursor(run_id)  # first: what arrives in between comes twice, never not at all
+            limit = min(buckets, context.limits.max_buckets)
+            found = context.store.series(run_id, names, buckets=limit, min_step=min_step, max_step=max_step)
+            return {"cursor": cursor, "series": [series_answer(item) for item in found]}
+
+        return json_answer(await context.call(read))
+
+    @router.get(RUN_PATH + "/histograms", response_model=models.Histograms, summary="Histograms of one key, evenly thinned")
+    async def histograms(  # noqa: PLR0913, PLR0917 - one for each parameter of the query
+        entity: str,
+        project: str,
+        id: str,  # noqa: A002 - the field's name everywhere
+        key: str,
+        buckets: Annotated[int, Query(ge=1)] = 200,
+        min_step: Step = None,
+        max_step: Step = None,
+    ) -> Response:
+        run_id = await context.run_id(entity, project, id)
+        limit = min(buckets, MAX_HISTOGRAMS)
+
+        def read() -> dict[str, Any]:
+            raw_points, found = context.store.histograms(run_id, key, limit=limit, min_step=min_step, max_step=max_step)
+            return {"key": key, "raw_points": raw_points, "histograms": [_histogram(item.step, item.time_us, item.value) for item in found]}
+
+        return json_answer(await context.call(read))
+
+    @router.get(
+        RUN_PATH + "/scan",
+        summary="Rows, exact: DATA frames of docs/format.md, one behind the other",
+        response_class=Response,
+        responses={200: {"content": {FRAMES_MEDIA_TYPE: {}}}},
+    )
+    async def scan(  # noqa: PLR0913, PLR0917 - one for each parameter of the query
+        entity: str,
+        project: str,
+        id: str,  # noqa: A002 - the field's name everywhere
+        keys: Annotated[list[str] | None, Query(description="names; none: all")] = None,
+        min_step: Step = None,
+        max_step: Step = None,
+        samples: Annotated[int | None, Query(ge=1, description="so many evenly spaced rows of all that match")] = None,
+    ) -> Response:
+        run_id = await context.run_id(entity, project, id)
+        start = functools.partial(context.store.scan, run_id, keys or None, min_step=min_step, max_step=max_step, samples=samples)
+        frames = await context.call(start)
+        first = await context.call(_next, frames)  # an error before the first byte still gets a status
+        return StreamingResponse(_stream(context, frames, first), media_type=FRAMES_MEDIA_TYPE, headers={"cache-control": "no-store"})
+
+    return router
+
+
+def checked_keys(context: ReadContext, keys: list[str]) -> list[str]:
+    """The keys, each once.
+
+    Raises:
+        ApiError: There are too many for one answer.
+    """
+    names = list(dict.fromkeys(keys))
+    if len(names) > context.limits.max_keys:
+        raise ApiError(400, "too_many_keys", f"{len(names)} keys in one request, at most {context.limits.max_keys} are allowed")
+    return names
+
+
+def series_answer(series: Buckets) -> dict[str, Any]:
+    """One series as JSON."""
+    return {
+        "key": series.name,
+        "label": series.label,
+        "raw_points": series.raw_points,
+        "drawn": len(series.count),
+        "exact": series.is_exact,
+        **bucket_lists(series),
+    }
+
+
+def bucket_lists(series: Buckets) -> dict[str, Any]:
+    """The lists of a series: one item per bucket."""
+    return {
+        "step_first": series.step_first,
+        "step_last": series.step_last,
+        "time_last_us": series.time_last_us,
+        "count": series.count,
+        "min": finite(series.min),
+        "max": finite(series.max),
+        "mean": finite(series.mean),
+        "last": finite(series.last),
+        "nan_count": series.nan_count,
+        "inf_count": series.inf_count,
+    }
+
+
+def _metric(metric: Metric) -> dict[str, Any]:
+    return {
+        "name": metric.name,
+        "label": metric.label,
+        "kind": "string" if metric.kind == "marker" else metric.kind,
+        "points": metric.points,
+        "first_step": metric.first_step,
+        "last_step": metric.last_step,
+        "last": last_value(metric),
+    }
+
+
+def _histogram(step: int, time_us: int, value: bytes) -> dict[str, Any]:
+    edges, counts, nan_count, inf_count = _native.histogram_decode(value)
+    return {
+        "step": step,
+        "time_us": time_us,
+        "edges": finite(edges),
+        "counts": finite(counts),
+        "nan_count": nan_count,
+        "inf_count": inf_count,
+    }
+
+
+def _next(frames: Iterator[bytes]) -> bytes | None:
+    return next(frames, None)
+
+
+async def _stream(context: ReadContext, frames: Iterator[bytes], first: bytes | None) -> AsyncIterator[bytes]:
+    frame = first
+    try:
+        while frame is not None:
+            yield frame
+            frame = await context.call(_next, frames)
+    finally:
+        close = getattr(frames, "close", None)
+        if close is not None:
+            await context.call(close)  # a reader that went away must not hold its read transaction

@@ -1,0 +1,160 @@
+"""The write door: the gRPC server, what its streams share, and how it opens and closes.
+
+# Shutdown
+`close` refuses new streams, drains the open ones (each commits what it has received and sends its last ack), ends the commit
+thread, then the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+
+from runferry.server._generated import ingest_pb2_grpc as services
+from runferry.server.ingest.commit import GroupCommitter
+from runferry.server.ingest.stream import Context, WriterStream, serve_writer
+from runferry.server.query import now_us
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from runferry.server.apply import Applier
+    from runferry.server.ingest.opening import Opened
+    from runferry.server.live import Hub
+    from runferry.server.metadata.database import Database
+    from runferry.server.settings import Limits
+    from runferry.server.store.protocol import Store
+
+logger = logging.getLogger(__name__)
+
+CHECKING_THREADS = 4
+FEW_STREAMS = 64
+MANY_STREAMS = 5_000
+_Answer = TypeVar("_Answer")
+
+
+class PortInUseError(OSError):
+    """The write door's port is taken."""
+
+
+class Ingest:
+    """What the streams of one server share."""
+
+    def __init__(self, database: Database, store: Store, applier: Applier, hub: Hub, limits: Limits) -> None:
+        """Ingest into these; call it on the event loop that will serve."""
+        self.database = database
+        self.store = store
+        self.applier = applier
+        self.limits = limits
+        self._hub = hub
+        self._streams: set[WriterStream] = set()
+        self._has_emptied = asyncio.Event()
+        self._threads = ThreadPoolExecutor(CHECKING_THREADS, thread_name_prefix="rf-check")
+        self._loop = asyncio.get_running_loop()
+        self.is_draining = False
+        self.committer = GroupCommitter(store, self._loop, linger_s=limits.commit_linger_s, group_bytes=limits.commit_group_bytes)
+
+    def window_bytes(self) -> int:
+        """What a stream may have in flight: the more streams, the less each."""
+        streams = len(self._streams)
+        if streams <= FEW_STREAMS:
+            return 4 << 20
+        return 256 << 10 if streams <= MANY_STREAMS else 64 << 10
+
+    async def in_thread(self, call: Callable[..., _Answer], *arguments: object) -> _Answer:
+        """Run a blocking call off the event loop."""
+        return await self._loop.run_in_executor(self._threads, call, *arguments)
+
+    def accepted(self, run_id: bytes, writer_id: int, *, has_documents: bool) -> None:
+        """Frames have become durable: wake the readers, let the documents be applied."""
+        self._hub.run_changed(run_id)
+        self.applier.seen(run_id, writer_id, now_us())
+        self.applier.notify(run_id, writer_id, has_documents=has_documents)
+
+    @contextmanager
+    def registered(self, stream: WriterStream, opened: Opened) -> Iterator[None]:
+        """Count the stream among the open ones."""
+        self._streams.add(stream)
+        self._has_emptied.clear()
+        self._hub.metadata_changed(opened.run_id, opened.opening.entity, opened.opening.project)
+        self.applier.notify(opened.run_id, opened.writer_id, has_documents=True)  # a crash may have left some unapplied
+        if self.is_draining:
+            stream.drain()
+        try:
+            yield
+        finally:
+            self._streams.discard(stream)
+            if not self._streams:
+                self._has_emptied.set()
+
+    async def close(self) -> None:
+        """Commit what was received, then end."""
+        self.is_draining = True
+        for stream in list(self._streams):
+            stream.drain()
+        if self._streams:
+            try:
+                await asyncio.wait_for(self._has_emptied.wait(), self.limits.drain_timeout_s + 1.0)
+            except asyncio.TimeoutError:
+                logger.warning("%d writers did not take their last acks; they will send again", len(self._streams))
+        await self._loop.run_in_executor(None, self.committer.stop)
+        self._threads.shutdown(wait=False)
+
+
+class WriteDoor:
+    """The listening gRPC server."""
+
+    def __init__(self, ingest: Ingest) -> None:
+        """A door to this ingest, closed yet."""
+        self._ingest = ingest
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", ingest.limits.max_message_bytes),
+                ("grpc.max_send_message_length", ingest.limits.max_message_bytes),
+                ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 30_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),  # writers ping every 20 s
+                ("grpc.http2.max_ping_strikes", 0),
+                ("grpc.http2.max_pings_without_data", 0),
+            ]
+        )
+        services.add_IngestServicer_to_server(_Servicer(ingest), self._server)  # type: ignore[no-untyped-call]  # generated
+
+    async def open(self, host: str, port: int) -> int:
+        """Listen; returns the port.
+
+        Raises:
+            PortInUseError: Something else listens there.
+        """
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            bound = int(self._server.add_insecure_port(address))
+        except RuntimeError as error:
+            raise PortInUseError(f"cannot listen on {address}") from error
+        if bound == 0:
+            raise PortInUseError(f"cannot listen on {address}")
+        self._ingest.committer.start()
+        await self._server.start()
+        return bound
+
+    async def close(self) -> None:
+        """Drain, then stop."""
+        await self._ingest.close()
+        await self._server.stop(grace=1.0)
+
+
+class _Servicer(services.IngestServicer):
+    def __init__(self, ingest: Ingest) -> None:
+        self._ingest = ingest
+
+    async def Stream(self, _request_iterator: object, context: Context) -> None:  # noqa: N802 - the service's name
+        if self._ingest.is_draining:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is closing")
+        await serve_writer(self._ingest, context)

@@ -1,0 +1,1 @@
+"""Versions of the metadata schema, oldest first; alembic runs them (`env.py`)."""

@@ -1,0 +1,328 @@
+"""What changes the metadata: a writer opens, its documents are applied, it is alive, its metrics move.
+
+Each function works on a connection of `Database.write`, so that several of them commit together.
+
+# Which writer decides
+A run has many writers: restarts, ranks, forked children. For each label the writer that was started last decides; the run
+is finished when all of those are, and failed when one of them failed. Forked children never decide: most of them end
+without a word. So the state does not depend on the order in which journals arrive.
+
+# Config of a resumed run
+Each opening merges its config over what is there, unless it is an older one that arrives late: then under it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from runferry.server.documents import Change, Finish, Gap, Opening, fields_of
+from runferry.server.metadata.schema import gap, project, run, run_field, run_tag, writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sqlalchemy.engine import Connection, Row
+
+FieldValue = tuple[float | None, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """When a writer was last heard of, and what it said of itself."""
+
+    run_id: bytes
+    writer_id: int
+    last_seen_us: int
+    lag_s: float = 0.0
+    backlog_frames: int = 0
+    backlog_bytes: int = 0
+    dropped_rows: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Counts over a run, and the last value of each metric."""
+
+    points: int
+    rows: int
+    last_step: int
+    duplicates: int
+    last_summary: Mapping[str, Any]
+
+
+def signed(writer_id: int) -> int:
+    """The 64-bit id as SQL can hold it."""
+    return writer_id - (1 << 64) if writer_id >= 1 << 63 else writer_id
+
+
+def unsigned(writer_id: int) -> int:
+    """The 64-bit id as everyone else writes it."""
+    return writer_id + (1 << 64) if writer_id < 0 else writer_id
+
+
+def open_writer(connection: Connection, run_id: bytes, writer_id: int, opening: Opening, now_us: int) -> bool:
+    """Make the writer and, for its first one, the run and the project; a second opening of a writer changes nothing.
+
+    Returns:
+        Whether the run has another writer.
+    """
+    started_us = opening.started_us if opening.started_us > 0 else now_us
+    found = _run_row(connection, run_id)
+    if found is None:
+        _create_run(connection, run_id, opening, started_us, now_us)
+    is_new = _insert_writer(connection, run_id, writer_id, opening, started_us, now_us)
+    others = connection.scalar(sa.select(sa.func.count()).where(writer.c.run_id == run_id, writer.c.writer_id != signed(writer_id)))
+    if found is not None and is_new:
+        _resume_run(connection, found, opening, started_us)
+    if is_new:
+        decide_state(connection, run_id)
+    return bool(others)
+
+
+def apply_config(connection: Connection, run_id: bytes, change: Change) -> None:
+    """Apply a CONFIG block."""
+    row = _known_run(connection, run_id)
+    _write_config(connection, row, change.onto(row.config))
+
+
+def apply_summary(connection: Connection, run_id: bytes, change: Change) -> None:
+    """Apply a SUMMARY block: what the user set wins over the last value, until the user removes it."""
+    row = _known_run(connection, run_id)
+    _write_summary(connection, row, set_summary=change.onto(row.set_summary), last_summary=row.last_summary)
+
+
+def apply_meta(connection: Connection, run_id: bytes, given: Mapping[str, Any]) -> None:
+    """Apply a META block: any of name, notes and tags."""
+    values = {key: given[key] for key in ("name", "notes") if key in given}
+    if values:
+        connection.execute(sa.update(run).where(run.c.run_id == run_id).values(**values))
+    if "tags" in given:
+        _write_tags(connection, run_id, given["tags"])
+
+
+def apply_finish(connection: Connection, run_id: bytes, writer_id: int, finish: Finish, now_us: int) -> None:
+    """Apply a FINISH frame to its writer and, where that decides, to the run."""
+    connection.execute(
+        sa.update(writer)
+        .where(writer.c.run_id == run_id, writer.c.writer_id == signed(writer_id))
+        .values(state=finish.state, exit_code=finish.exit_code, ended_us=finish.ended_us or now_us)
+    )
+    decide_state(connection, run_id)
+
+
+def apply_gap(connection: Connection, run_id: bytes, writer_id: int, found: Gap) -> None:
+    """Keep a GAP frame."""
+    mine = (gap.c.run_id == run_id) & (gap.c.writer_id == signed(writer_id)) & (gap.c.seq == found.seq)
+    connection.execute(sa.delete(gap).where(mine))
+    connection.execute(
+        sa.insert(gap).values(
+            run_id=run_id,
+            writer_id=signed(writer_id),
+            seq=found.seq,
+            count=found.count,
+            reason=found.reason,
+            rows=found.rows,
+            points=found.points,
+            bytes=found.bytes,
+            detail=found.detail,
+        )
+    )
+    counted = sa.select(sa.func.count()).where(gap.c.run_id == run_id).scalar_subquery()
+    connection.execute(sa.update(run).where(run.c.run_id == run_id).values(gaps=counted))
+
+
+def set_applied(connection: Connection, run_id: bytes, writer_id: int, applied_seq: int) -> None:
+    """Say that everything of the writer up to `applied_seq` is applied: in the transaction that applied it."""
+    connection.execute(
+        sa.update(writer)
+        .where(writer.c.run_id == run_id, writer.c.writer_id == signed(writer_id), writer.c.applied_seq < applied_seq)
+        .values(applied_seq=applied_seq)
+    )
+
+
+def write_totals(connection: Connection, run_id: bytes, totals: Totals) -> None:
+    """Write the counts of a run, and the last values into its summary."""
+    row = _known_run(connection, run_id)
+    connection.execute(
+        sa.update(run)
+        .where(run.c.run_id == run_id)
+        .values(points=totals.points, rows=totals.rows, last_step=totals.last_step, duplicates=totals.duplicates)
+    )
+    if totals.last_summary != row.last_summary:
+        _write_summary(connection, row, set_summary=row.set_summary, last_summary=dict(totals.last_summary))
+
+
+def write_beats(connection: Connection, beats: Sequence[Beat]) -> None:
+    """Write when writers were last heard of; a time never goes back."""
+    for beat in beats:
+        mine = (writer.c.run_id == beat.run_id) & (writer.c.writer_id == signed(beat.writer_id))
+        connection.execute(
+            sa.update(writer)
+            .where(mine, writer.c.last_seen_us <= beat.last_seen_us)
+            .values(
+                last_seen_us=beat.last_seen_us,
+                lag_s=beat.lag_s,
+                backlog_frames=beat.backlog_frames,
+                backlog_bytes=beat.backlog_bytes,
+                dropped_rows=beat.dropped_rows,
+                retries=beat.retries,
+            )
+        )
+    for run_id in {beat.run_id for beat in beats}:
+        ours = sa.select(sa.func.max(writer.c.last_seen_us)).where(writer.c.run_id == run_id).scalar_subquery()
+        backlog = sa.select(sa.func.sum(writer.c.backlog_frames)).where(writer.c.run_id == run_id).scalar_subquery()
+        connection.execute(sa.update(run).where(run.c.run_id == run_id).values(heartbeat_us=ours, backlog_frames=backlog))
+
+
+def decide_state(connection: Connection, run_id: bytes) -> None:
+    """Derive the run's state from its writers."""
+    rows = connection.execute(
+        sa.select(writer.c.label, writer.c.state, writer.c.exit_code, writer.c.ended_us)
+        .where(writer.c.run_id == run_id)
+        .order_by(writer.c.is_child.desc(), writer.c.started_us, writer.c.writer_id)
+    ).all()
+    deciding = {row.label: row for row in rows}.values()  # the last of each label: the newest that is no child, if there is one
+    states = {row.state for row in deciding}
+    if "running" in states:
+        values: dict[str, Any] = {"state": "running", "exit_code": None, "finished_us": None}
+    else:
+        codes = [row.exit_code for row in deciding if row.exit_code]
+        ended_us = max((row.ended_us for row in deciding), default=None)
+        values = {"state": "failed" if "failed" in states else "finished", "exit_code": codes[0] if codes else 0, "finished_us": ended_us}
+    connection.execute(sa.update(run).where(run.c.run_id == run_id).values(**values))
+
+
+def _create_run(connection: Connection, run_id: bytes, opening: Opening, started_us: int, now_us: int) -> None:
+    named = (project.c.entity == opening.entity) & (project.c.name == opening.project)
+    project_id = connection.scalar(sa.select(project.c.project_id).where(named))
+    if project_id is None:
+        inserted = connection.execute(sa.insert(project).values(entity=opening.entity, name=opening.project, created_us=now_us))
+        project_id = inserted.inserted_primary_key[0] if inserted.inserted_primary_key else None
+    connection.execute(
+        sa.insert(run).values(
+            run_id=run_id,
+            project_id=project_id,
+            id=opening.id,
+            name=opening.name,
+            group_name=opening.group,
+            job_type=opening.job_type,
+            notes=opening.notes,
+            tags=[],
+            state="running",
+            config={},
+            set_summary={},
+            last_summary={},
+            created_us=started_us,
+            started_us=started_us,
+            heartbeat_us=now_us,
+            host=opening.host,
+            backlog_frames=0,
+            points=0,
+            rows=0,
+            last_step=-1,
+            writers=0,
+            gaps=0,
+            duplicates=0,
+        )
+    )
+    _write_config(connection, _known_run(connection, run_id), opening.config)
+    _write_tags(connection, run_id, opening.tags or ())
+
+
+def _resume_run(connection: Connection, found: Row[Any], opening: Opening, started_us: int) -> None:
+    is_newest = started_us >= found.started_us
+    given = {"name": opening.name, "group_name": opening.group, "job_type": opening.job_type, "notes": opening.notes, "host": opening.host}
+    values: dict[str, Any] = {column: value for column, value in given.items() if value and (is_newest or not getattr(found, column))}
+    values["created_us"] = min(found.created_us, started_us)
+    values["started_us"] = max(found.started_us, started_us)
+    connection.execute(sa.update(run).where(run.c.run_id == found.run_id).values(**values))
+    if opening.tags is not None and (is_newest or not found.tags):
+        _write_tags(connection, found.run_id, opening.tags)
+    config = {**found.config, **opening.config} if is_newest else {**opening.config, **found.config}
+    _write_config(connection, found, config)
+
+
+def _insert_writer(connection: Connection, run_id: bytes, writer_id: int, opening: Opening, started_us: int, now_us: int) -> bool:  # noqa: PLR0913, PLR0917 - one for each parameter of the query
+    mine = (writer.c.run_id == run_id) & (writer.c.writer_id == signed(writer_id))
+    if connection.scalar(sa.select(sa.func.count()).where(mine)):
+        return False
+    connection.execute(
+        sa.insert(writer).values(
+            run_id=run_id,
+            writer_id=signed(writer_id),
+            label=opening.label,
+            host=opening.host,
+            pid=opening.pid,
+            started_us=started_us,
+            last_seen_us=now_us,
+            is_child=int(opening.is_child),
+            applied_seq=0,
+            lag_s=0.0,
+            backlog_frames=0,
+            backlog_bytes=0,
+            dropped_rows=0,
+            retries=0,
+            state="running",
+        )
+    )
+    counted = sa.select(sa.func.count()).where(writer.c.run_id == run_id).scalar_subquery()
+    connection.execute(sa.update(run).where(run.c.run_id == run_id).values(writers=counted, heartbeat_us=now_us))
+    return True
+
+
+def _write_config(connection: Connection, row: Row[Any], config: Mapping[str, Any]) -> None:
+    if config == row.config:
+        return
+    connection.execute(sa.update(run).where(run.c.run_id == row.run_id).values(config=dict(config)))
+    _write_fields(connection, row, "config", row.config, config)
+
+
+def _write_summary(connection: Connection, row: Row[Any], *, set_summary: Mapping[str, Any], last_summary: Mapping[str, Any]) -> None:
+    connection.execute(
+        sa.update(run).where(run.c.run_id == row.run_id).values(set_summary=dict(set_summary), last_summary=dict(last_summary))
+    )
+    before = {**row.last_summary, **row.set_summary}
+    _write_fields(connection, row, "summary_metrics", before, {**last_summary, **set_summary})
+
+
+def _write_fields(connection: Connection, row: Row[Any], prefix: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Bring the rows of a document from what it was to what it is: only what changed is written."""
+    old = _fields(prefix, before)
+    new = _fields(prefix, after)
+    gone = [path for path in old if path not in new]
+    changed = [path for path, value in new.items() if old.get(path, ()) != value]
+    for path in (*gone, *changed):
+        connection.execute(sa.delete(run_field).where(run_field.c.run_id == row.run_id, run_field.c.path == path))
+    if changed:
+        connection.execute(
+            sa.insert(run_field),
+            [
+                {"run_id": row.run_id, "path": path, "project_id": row.project_id, "num": new[path][0], "txt": new[path][1]}
+                for path in changed
+            ],
+        )
+
+
+def _fields(prefix: str, document: Mapping[str, Any]) -> dict[str, FieldValue]:
+    # Two leaves may share a path ({"a.b": 1, "a": {"b": 2}}): the later one is compared, as it is the one that is written.
+    return {path: (number, text) for path, number, text in fields_of(prefix, document)}
+
+
+def _write_tags(connection: Connection, run_id: bytes, tags: Iterable[str]) -> None:
+    tags = list(tags)
+    connection.execute(sa.update(run).where(run.c.run_id == run_id).values(tags=tags))
+    connection.execute(sa.delete(run_tag).where(run_tag.c.run_id == run_id))
+    if tags:
+        connection.execute(sa.insert(run_tag), [{"run_id": run_id, "tag": tag} for tag in tags])
+
+
+def _run_row(connection: Connection, run_id: bytes) -> Row[Any] | None:
+    return connection.execute(sa.select(run).where(run.c.run_id == run_id)).one_or_none()
+
+
+def _known_run(connection: Connection, run_id: bytes) -> Row[Any]:
+    return connection.execute(sa.select(run).where(run.c.run_id == run_id)).one()

@@ -1,0 +1,71 @@
+"""Everything the server can be told, read once at the edge and passed down as plain values.
+
+No other module of the server reads the environment: who wonders where a number comes from finds it here. The
+command line wins over the environment, the environment over the defaults.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+DEFAULT_PORT = 7070
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of what the server keeps in memory and answers at once."""
+
+    max_message_bytes: int = 16 << 20
+    """Of one gRPC message."""
+    max_frame_bytes: int = (8 << 20) + 72
+    """Of one frame: 8 MiB of payload, the header, the padding."""
+    commit_linger_s: float = 0.005
+    """How long a group commit waits for more frames; at most 50 ms is allowed."""
+    commit_group_bytes: int = 1 << 20
+    """A group commit of so many bytes does not wait."""
+    open_timeout_s: float = 30.0
+    """A stream that has not sent its Open by then is closed."""
+    drain_timeout_s: float = 10.0
+    """How long a shutdown waits for the last commits and acks."""
+    page_runs: int = 1_000
+    """Runs in one answer, at most."""
+    max_buckets: int = 20_000
+    max_keys: int = 1_000
+    """Series in one answer, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One server."""
+
+    data_dir: Path
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    """Of the read door; the write door takes the next one. 0: any two free ports."""
+    adopt: Sequence[Path] = ()
+    """Folders of local journals to follow."""
+    insecure_no_auth: bool = False
+    """Listen beyond loopback although anyone who can connect may then read and write."""
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Only this machine can connect."""
+        return self.host in LOOPBACK_HOSTS
+
+
+def default_data_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """`RUNFERRY_SERVER_DATA`, else a folder in the user's data home."""
+    environ = os.environ if environ is None else environ
+    told = environ.get("RUNFERRY_SERVER_DATA")
+    if told:
+        return Path(told).expanduser()
+    data_home = environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data_home).expanduser() / "runferry"

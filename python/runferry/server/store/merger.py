@@ -1,0 +1,150 @@
+"""When to merge: triggers per run, and the thread that obeys them.
+
+A run is merged once enough waits: rows (short chunks cost space and reads), frames or bytes (a long tail costs readers),
+age, or its last writer's FINISH. Counters live in memory and are rebuilt from the tables at start.
+
+Shutdown: `close` ends the thread after the merge it is in; what still waits stays in the frames, where it is as safe.
+Failure: a merge that fails is logged and tried again with growing pauses; ingest and readers go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runferry.server.store.append import Stored
+from runferry.server.store.protocol import StoreError
+
+ROWS = 512
+FRAMES = 64
+BYTES = 8 << 20
+AGE_S = 60.0
+QUIET_S = 300.0
+"""A merged tail nobody adds to is kept so long for live readers."""
+_POLL_S = 1.0
+_MAX_PAUSE_S = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    frames: int = 0
+    rows: int = 0
+    bytes: int = 0
+    since_s: float | None = None
+    is_finished: bool = False
+    changed_s: float = 0.0
+    is_released: bool = True
+    retry_s: float = 0.0
+    failures: int = 0
+
+    def is_due(self, now_s: float) -> bool:
+        if now_s < self.retry_s:
+            return False
+        if self.frames == 0:
+            return self.is_finished
+        is_old = self.since_s is not None and now_s - self.since_s >= AGE_S
+        return self.is_finished or is_old or self.rows >= ROWS or self.frames >= FRAMES or self.bytes >= BYTES
+
+
+class Merger:
+    """The thread `rf-merge` and the counters behind it. `clock` counts seconds and never goes back."""
+
+    def __init__(self, merge: Callable[[bytes, bool], int], release: Callable[[bytes], None], clock: Callable[[], float]) -> None:
+        self._merge = merge
+        self._release = release
+        self._clock = clock
+        self._runs: dict[bytes, _Waiting] = {}
+        self._condition = threading.Condition()
+        self._is_closed = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begins to merge in the background."""
+        self._thread = threading.Thread(target=self._work, name="rf-merge", daemon=True)
+        self._thread.start()
+
+    def stored(self, run_id: bytes, stored: Stored, *, is_finished: bool) -> None:
+        """Counts what an append added."""
+        with self._condition:
+            waiting = self._runs.setdefault(run_id, _Waiting())
+            waiting.frames += stored.frames
+            waiting.rows += stored.rows
+            waiting.bytes += stored.bytes
+            waiting.is_finished = is_finished
+            waiting.changed_s = self._clock()
+            if waiting.since_s is None and stored.frames:
+                waiting.since_s = waiting.changed_s
+            if waiting.is_due(waiting.changed_s):
+                self._condition.notify()
+
+    def merged(self, run_id: bytes, frames: int, *, is_final: bool) -> None:
+        """Counts what a merge took; below zero is a start before the counters were rebuilt."""
+        with self._condition:
+            waiting = self._runs.get(run_id)
+            if waiting is None:
+                return
+            waiting.frames = max(waiting.frames - frames, 0)
+            waiting.rows = waiting.bytes = 0
+            waiting.since_s = self._clock() if waiting.frames else None
+            waiting.is_released = is_final
+            waiting.failures = 0
+            if waiting.frames == 0 and is_final:
+                del self._runs[run_id]
+
+    def due(self) -> list[tuple[bytes, bool]]:
+        """Runs to be merged now, and whether it is their last merge for the time being."""
+        now_s = self._clock()
+        with self._condition:
+            return [(run_id, waiting.is_finished) for run_id, waiting in self._runs.items() if waiting.is_due(now_s)]
+
+    def _quiet(self) -> list[bytes]:
+        now_s = self._clock()
+        with self._condition:
+            return [
+                run_id
+                for run_id, waiting in self._runs.items()
+                if waiting.frames == 0 and not waiting.is_released and now_s - waiting.changed_s >= QUIET_S
+            ]
+
+    def _failed(self, run_id: bytes) -> None:
+        with self._condition:
+            waiting = self._runs.setdefault(run_id, _Waiting())
+            waiting.failures += 1
+            waiting.retry_s = self._clock() + min(2.0**waiting.failures, _MAX_PAUSE_S)
+
+    def _work(self) -> None:
+        while True:
+            with self._condition:
+                if not self._is_closed and not any(waiting.is_due(self._clock()) for waiting in self._runs.values()):
+                    self._condition.wait(_POLL_S)
+                if self._is_closed:
+                    return
+            for run_id, is_final in self.due():
+                try:
+                    frames = self._merge(run_id, is_final)
+                    if frames == 0:  # the counters ran ahead of the tables
+                        self.merged(run_id, 1 << 62, is_final=is_final)
+                except StoreError:
+                    _log.exception("merge of run %s failed; it will be tried again", run_id.hex())
+                    self._failed(run_id)
+                if self._is_closed:
+                    return
+            for run_id in self._quiet():
+                try:
+                    self._release(run_id)
+                except StoreError:
+                    _log.exception("frames of the quiet run %s were not released", run_id.hex())
+                with self._condition:
+                    self._runs.pop(run_id, None)
+
+    def close(self) -> None:
+        """Ends the thread after the merge it is in."""
+        with self._condition:
+            self._is_closed = True
+            self._condition.notify_all()
+        if self._thread is not None:
+            self._thread.join()

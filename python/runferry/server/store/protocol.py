@@ -1,0 +1,212 @@
+"""What the server asks of a store, whichever engine is behind it.
+
+Ingest appends whole frames and gets back numbers; readers ask for series. Nothing here speaks gRPC or HTTP, and nothing
+here knows what a project is: a run is its 16-byte id, a writer its 64-bit one. Every engine passes `tests/conformance/`.
+Calls block; each is safe from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class StoreError(Exception):
+    """The store could not do what was asked; nothing of it has happened unless `OutcomeUnknownError`."""
+
+
+class StoreFullError(StoreError):
+    """No room on the disk: rolled back; throttle the writers and try again later."""
+
+
+class OutcomeUnknownError(StoreError):
+    """COMMIT itself failed: ask `next_seqs` again, rewind the writers of the group."""
+
+
+class DamagedError(StoreError):
+    """A stored chunk or frame failed its checksum: the answer would be wrong, so there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriterState:
+    """The store's row of one writer."""
+
+    run_id: bytes
+    writer_id: int
+    label: str
+    next_seq: int
+    """Number of the next frame the store accepts: everything below is durable."""
+    merged_seq: int
+    """Every frame up to and including this one is in chunk rows."""
+    open_frame: bytes
+    started_us: int
+    last_seen_us: int
+    finished_seq: int | None
+    exit_code: int | None
+    step_offset: int
+    """Added to every step of this writer (a relative resume), else 0."""
+    gaps: int
+    duplicates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Frames of one writer, contiguous, checksums already verified, each a whole frame."""
+
+    run_id: bytes
+    writer_id: int
+    first_seq: int
+    next_seq: int
+    """The number after the last frame (a GAP frame covers several)."""
+    frames: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of one batch: `next_seq` after it, and how many frames were already there."""
+
+    next_seq: int
+    accepted_frames: int
+    duplicate_frames: int
+    is_gap: bool
+    """The batch begins above `next_seq`: nothing of it was stored, the writer must rewind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One series of a run."""
+
+    name: str
+    label: str
+    kind: str
+    """"number", "bool", "string", "histogram", "json", "null" or "marker": of the last value."""
+    points: int
+    first_step: int
+    last_step: int
+    last: object
+    """The last value as a Python object (a histogram as bytes of docs/format.md section 5)."""
+    min: float | None = None
+    max: float | None = None
+
+
+@dataclass(slots=True)
+class Buckets:
+    """A series cut into at most the asked number of buckets; one list item per non-empty bucket."""
+
+    name: str
+    label: str
+    raw_points: int = 0
+    is_exact: bool = True
+    step_first: list[int] = field(default_factory=list)
+    step_last: list[int] = field(default_factory=list)
+    time_last_us: list[int] = field(default_factory=list)
+    count: list[int] = field(default_factory=list)
+    min: list[float | None] = field(default_factory=list)
+    max: list[float | None] = field(default_factory=list)
+    mean: list[float | None] = field(default_factory=list)
+    last: list[float | None] = field(default_factory=list)
+    nan_count: list[int] = field(default_factory=list)
+    inf_count: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class RunTotals:
+    """Counts over a run, tail included."""
+
+    points: int
+    rows: int
+    last_step: int
+    """-1: no row yet."""
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """One stored histogram value."""
+
+    step: int
+    time_us: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What arrived in a run since a cursor."""
+
+    cursor: str
+    is_snapshot_needed: bool
+    series: list[Buckets]
+    new_keys: list[str]
+    """Names seen in the new frames that the caller did not list in `known_keys`."""
+
+
+class Store(Protocol):
+    """One engine: SQLite shards (default)."""
+
+    @property
+    def epoch(self) -> bytes:
+        """16 random bytes, new for each created database."""
+        ...
+
+    def open_writer(self, run_id: bytes, writer_id: int, open_frame: bytes, *, label: str, started_us: int, is_relative: bool) -> WriterState:
+        """Make the writer's row unless it exists, and return it; durable on return."""
+        ...
+
+    def append(self, batches: Sequence[Batch]) -> list[Appended]:
+        """Store a group of batches in one transaction per shard; durable on return. One answer per batch, in order."""
+        ...
+
+    def writers(self, run_id: bytes) -> list[WriterState]: ...
+
+    def next_seqs(self, run_id: bytes, writer_ids: Sequence[int]) -> dict[int, int]: ...
+
+    def documents_after(self, run_id: bytes, writer_id: int, applied_seq: int) -> Iterator[tuple[int, bytes]]:
+        """`(seq, frame)` of stored frames above `applied_seq` that carry DOCS, FINISH or GAP, in order."""
+        ...
+
+    def mark_applied(self, applied: Sequence[tuple[bytes, int, int]]) -> None:
+        """`(run_id, writer_id, seq)`: the metadata database holds everything up to `seq`; frames merged and applied may go."""
+        ...
+
+    def quarantined(self, run_id: bytes) -> list[tuple[int, int, str]]:
+        """`(writer_id, seq, reason)` of frames kept aside because they did not decode."""
+        ...
+
+    def metrics(self, run_id: bytes) -> list[Metric]: ...
+
+    def totals(self, run_id: bytes) -> RunTotals: ...
+
+    def cursor(self, run_id: bytes) -> str:
+        """A cursor for `delta` that stands for everything stored now."""
+        ...
+
+    def series(
+        self, run_id: bytes, names: Sequence[str], *, buckets: int, min_step: int | None = None, max_step: int | None = None
+    ) -> list[Buckets]: ...
+
+    def histograms(
+        self, run_id: bytes, name: str, *, limit: int, min_step: int | None = None, max_step: int | None = None
+    ) -> tuple[int, list[Histogram]]:
+        """Number of stored histograms that match, and at most `limit` of them, evenly spaced."""
+        ...
+
+    def scan(
+        self,
+        run_id: bytes,
+        names: Sequence[str] | None,
+        *,
+        min_step: int | None = None,
+        max_step: int | None = None,
+        samples: int | None = None,
+    ) -> Iterator[bytes]:
+        """DATA frames of ROWS, rows by ascending step, each step once (the later writer wins per name); None: all names."""
+        ...
+
+    def delta(self, run_id: bytes, cursor: str, names: Sequence[str], known_keys: Sequence[str], *, max_points: int) -> Delta: ...
+
+    def merge(self, run_id: bytes | None = None, *, final: bool = False) -> int:
+        """Merge waiting frames into chunks (of one run, or of those that are due); returns frames merged. `final`: small chunks too."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,340 @@
+"""The read path: charts, summaries, histograms and exact scans of one run.
+
+Everything reads chunks and the live tail in one transaction and lets `_native` put them together, so an answer is the
+same before a merge as after it. A checksum that does not fit raises `DamagedError`: a wrong chart is worse than none.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+from runferry import _native
+from runferry.server.store import schema
+from runferry.server.store.append import to_unsigned
+from runferry.server.store.protocol import Buckets, DamagedError, Histogram, Metric, RunTotals, StoreError
+from runferry.server.store.shard import Shard
+from runferry.server.store.tail import RunView, TailCache
+
+MIN_STEP, MAX_STEP = -(1 << 63), (1 << 63) - 1
+SNAP_POINTS = 512
+"""Points per bucket from which the statistics of 256 points are read too (`SNAP_POINTS` in rust/columns)."""
+WINDOW_ROWS = 8192
+WINDOW_VALUES = 2_000_000
+"""A scan holds about so many rows, and at most so many values, at a time."""
+
+_Row: TypeAlias = tuple[object, ...]
+_METRIC, _ROWS = 0, 1
+_MIXED = 15
+
+
+def _prefixed(columns: str) -> str:
+    return ", ".join("NULL" if column == "NULL" else f"c.{column}" for column in columns.split(", "))
+
+
+_HEADS = _prefixed(schema.CHUNK_HEAD_COLUMNS)
+
+
+def _check(faults: Sequence[str | None], what: str) -> None:
+    for fault in faults:
+        if fault is not None:
+            raise DamagedError(f"{what}: {fault}")
+
+
+class _Axes:
+    """Axis rows of one transaction, each read once."""
+
+    def __init__(self, connection: sqlite3.Connection, run_id: bytes) -> None:
+        self._connection = connection
+        self._run_id = run_id
+        self._rows: dict[tuple[object, object], _Row] = {}
+
+    def row(self, axis_id: object, step0: object) -> _Row:
+        found = self._rows.get((axis_id, step0))
+        if found is None:
+            query = f"SELECT {schema.AXIS_COLUMNS} FROM axis WHERE run_id = ? AND axis_id = ? AND step0 = ?"
+            found = self._connection.execute(query, (self._run_id, axis_id, step0)).fetchone()
+            if found is None:
+                raise DamagedError(f"run {self._run_id.hex()}: axis {axis_id} at step {step0} is missing")
+            self._rows[axis_id, step0] = found
+        return found
+
+
+def _chunks(
+    connection: sqlite3.Connection, run_id: bytes, key_id: int, window: tuple[int, int], columns: str, joined: str = ""
+) -> list[_Row]:
+    """Chunks of a key that lie in a window of steps, ascending."""
+    before = "SELECT max(step0) FROM chunk WHERE run_id = :run AND key_id = :key AND step0 <= :min"
+    return connection.execute(
+        f"SELECT {columns} FROM chunk c {joined} WHERE c.run_id = :run AND c.key_id = :key "
+        f"AND c.step0 >= coalesce(({before}), :min) AND c.step0 <= :max AND c.step1 >= :min ORDER BY c.step0",
+        {"run": run_id, "key": key_id, "min": window[0], "max": window[1]},
+    ).fetchall()
+
+
+def series(
+    connection: sqlite3.Connection, view: RunView, names: Sequence[str], *, buckets: int, window: tuple[int, int]
+) -> list[Buckets]:
+    """One chart per name and label, in the order of `names`; unknown names have none."""
+    charts = []
+    for name in dict.fromkeys(names):
+        query = "SELECT label, key_id, points, step0, step1 FROM key WHERE run_id = ? AND role = 0 AND name = ? AND points > 0"
+        stored = {label: rest for label, *rest in connection.execute(query, (view.run_id, name))}
+        for label in sorted({*stored, *view.tail.labels(name)}):
+            charts.append(_chart(connection, view, (label, name), stored.get(label), buckets, window))
+    return charts
+
+
+def _chart(
+    connection: sqlite3.Connection, view: RunView, of: tuple[str, str], key: list[int] | None, buckets: int, window: tuple[int, int]
+) -> Buckets:
+    heads: list[_Row] = []
+    span = None
+    if key is not None:
+        key_id, points, step0, step1 = key
+        span = (step0, step1)
+        sub = "a.sub" if points >= SNAP_POINTS * buckets else "x''"
+        joined = "LEFT JOIN axis a ON a.run_id = c.run_id AND a.axis_id = c.axis_id AND a.step0 = c.step0"
+        heads = _chunks(connection, view.run_id, key_id, window, f"{_HEADS}, a.time1_us, {sub}", joined)
+        if window[0] <= step0 and step1 <= window[1] and sum(head[4] for head in heads) != points:  # type: ignore[misc]
+            raise DamagedError(f"run {view.run_id.hex()}, {of[1]!r}: chunks hold other than the {points} points counted")
+        if any(head[19] is None for head in heads):
+            raise DamagedError(f"run {view.run_id.hex()}, {of[1]!r}: the axis of a chunk is missing")
+    try:
+        read = _native.SeriesRead(view.tail, *of, [(head[:19], head[19], head[20]) for head in heads], span, window, max(buckets, 1))
+    except ValueError as error:
+        raise DamagedError(f"run {view.run_id.hex()}, {of[1]!r}: {error}") from error
+    axes = _Axes(connection, view.run_id)
+    while needed := read.need():
+        chunks = []
+        for index in needed:
+            query = f"SELECT {schema.CHUNK_COLUMNS} FROM chunk WHERE run_id = ? AND key_id = ? AND step0 = ?"
+            row = connection.execute(query, (view.run_id, heads[index][0], heads[index][1])).fetchone()
+            chunks.append((index, row, axes.row(row[3], row[1])))
+        _check(read.feed(chunks), f"run {view.run_id.hex()}, {of[1]!r}")
+    return _to_buckets(of, read.finish())
+
+
+def _to_buckets(of: tuple[str, str], chart: _Row) -> Buckets:
+    raw_points, step_first, step_last, time_last_us, count, (low, high, mean, last), nan_count, inf_count = chart
+    return Buckets(  # type: ignore[misc, unused-ignore]
+        name=of[1],
+        label=of[0],
+        raw_points=raw_points,
+        is_exact=all(points == 1 for points in count),
+        step_first=step_first,
+        step_last=step_last,
+        time_last_us=time_last_us,
+        count=count,
+        min=low,
+        max=high,
+        mean=mean,
+        last=last,
+        nan_count=nan_count,
+        inf_count=inf_count,
+    )
+
+
+def tail_series(tail: _native.Tail, names: Sequence[str], *, buckets: int) -> list[Buckets]:
+    """Charts of nothing but a tail."""
+    charts = []
+    for name in dict.fromkeys(names):
+        for label in sorted(tail.labels(name)):
+            read = _native.SeriesRead(tail, label, name, [], None, (MIN_STEP, MAX_STEP), max(buckets, 1))
+            read.need()
+            charts.append(_to_buckets((label, name), read.finish()))
+    return charts
+
+
+def metrics(connection: sqlite3.Connection, view: RunView) -> list[Metric]:
+    """All series by name and label, from the summaries of the keys and the tail.
+
+    `points`, `min` and `max` count a tail value that will replace a merged one at its step as one more until the merge.
+    """
+    ranks = {
+        ordinal: (started_us, to_unsigned(writer_id))
+        for ordinal, started_us, writer_id in connection.execute(
+            "SELECT ordinal, started_us, writer_id FROM writer WHERE run_id = ?", (view.run_id,)
+        )
+    }
+    query = (
+        "SELECT name, label, key_id, points, step0, step1, mn, mx, last, last_ordinal FROM key "
+        "WHERE run_id = ? AND role = 0 AND points > 0"
+    )
+    found: dict[tuple[str, str], Metric] = {}
+    newest: dict[tuple[str, str], tuple[int, tuple[int, int]]] = {}
+    for name, label, key_id, points, step0, step1, low, high, last, ordinal in connection.execute(query, (view.run_id,)):
+        value = last if last is not None else _last_of_chunk(connection, view.run_id, key_id, step1)
+        kind, value = _native.cell_value(value) if value else ("string", None)
+        found[name, label] = Metric(name, label, kind, points, step0, step1, value, low, high)
+        newest[name, label] = (step1, ranks.get(ordinal, (0, 0)))
+    for role, label, name, points, step0, step1, low, high, ordinal, last in view.tail.metrics():
+        if role != _METRIC:
+            continue
+        kind, value = _native.cell_value(last)
+        new = Metric(name, label, kind, points, step0, step1, value, low, high)
+        old = found.get((name, label))
+        if old is not None:
+            is_newer = (step1, ranks.get(ordinal, (0, 0))) >= newest[name, label]
+            latest = new if is_newer else old
+            lows = [one.min for one in (old, new) if one.min is not None]
+            highs = [one.max for one in (old, new) if one.max is not None]
+            new = Metric(
+                name,
+                label,
+                latest.kind,
+                old.points + new.points,
+                min(old.first_step, new.first_step),
+                max(old.last_step, new.last_step),
+                latest.last,
+                min(lows, default=None),
+                max(highs, default=None),
+            )
+        found[name, label] = new
+    return [found[key] for key in sorted(found)]
+
+
+def _last_of_chunk(connection: sqlite3.Connection, run_id: bytes, key_id: int, step1: int) -> bytes | None:
+    """A last value too large for the key's row is not copied there; the chunk has a short form or none."""
+    query = "SELECT last FROM chunk WHERE run_id = ? AND key_id = ? AND step0 <= ? ORDER BY step0 DESC LIMIT 1"
+    row = connection.execute(query, (run_id, key_id, step1)).fetchone()
+    return row[0] or None if row is not None else None
+
+
+def totals(connection: sqlite3.Connection, view: RunView) -> RunTotals:
+    """Counts of chunks and tail; a tail value that replaces a merged one at its step counts as one more until the merge."""
+    query = "SELECT max(step1) FROM key WHERE run_id = ? AND role = 1 AND points > 0"
+    stored_last = connection.execute(query, (view.run_id,)).fetchone()[0]
+    rows, points, tail_last = view.tail.totals()
+    last_step = max((step for step in (stored_last, tail_last) if step is not None), default=-1)
+    query = "SELECT coalesce(sum(length(data)), 0) FROM l0 WHERE run_id = ?"
+    frame_bytes = connection.execute(query, (view.run_id,)).fetchone()[0]
+    return RunTotals(view.points + points, view.rows + rows, last_step, view.chunk_bytes + frame_bytes)
+
+
+class Scanner:
+    """Rows of a run, window by window; a read transaction each, so that a slow reader holds nothing up."""
+
+    def __init__(
+        self, shard: Shard, tails: TailCache, run_id: bytes, names: Sequence[str] | None, *, window: tuple[int, int], only_histograms: bool = False
+    ) -> None:
+        self._shard = shard
+        self._tails = tails
+        self._run_id = run_id
+        self._names = None if names is None else list(dict.fromkeys(names))
+        self._window = window
+        self._only_histograms = only_histograms
+
+    def _plan(self) -> list[tuple[int, int]]:
+        """Windows of steps that part `window`, each of some thousand rows."""
+        with self._shard.reading() as connection:
+            view = self._tails.view(connection, self._run_id)
+            if view is None:
+                return []
+            query = (
+                "SELECT c.step1, c.n FROM chunk c JOIN key k ON k.run_id = c.run_id AND k.key_id = c.key_id "
+                "WHERE k.run_id = ? AND k.role = 1 AND c.step1 >= ? AND c.step0 <= ?"
+            )
+            weights = connection.execute(query, (self._run_id, *self._window)).fetchall()
+            weights += [(step, 1) for step in view.tail.row_steps() if self._window[0] <= step <= self._window[1]]
+            width = len(self._names) if self._names is not None else max(len(self._keys(connection)), len(view.tail.names()))
+        most_rows = max(256, min(WINDOW_ROWS, WINDOW_VALUES // max(width, 1)))
+        windows = []
+        begin, rows = self._window[0], 0
+        for step, count in sorted(weights):
+            rows += count
+            if rows >= most_rows and begin <= step < self._window[1]:
+                windows.append((begin, step))
+                begin, rows = step + 1, 0
+        windows.append((begin, self._window[1]))
+        return windows
+
+    def _keys(self, connection: sqlite3.Connection) -> list[tuple[int, int, str]]:
+        query = "SELECT key_id, role, name FROM key WHERE run_id = ? AND points > 0"
+        keys = connection.execute(query, (self._run_id,)).fetchall()
+        wanted = None if self._names is None else set(self._names)
+        return [key for key in keys if key[1] == _ROWS or wanted is None or key[2] in wanted]
+
+    def _load(self, connection: sqlite3.Connection, window: tuple[int, int], *, with_values: bool) -> _native.Scan | None:
+        view = self._tails.view(connection, self._run_id)
+        if view is None:
+            return None
+        scan = _native.Scan(view.tail, self._names, self._only_histograms, window)
+        axes = _Axes(connection, self._run_id)
+        columns = _prefixed(schema.CHUNK_COLUMNS) if with_values else f"{_HEADS[:-4]}CASE c.kind WHEN {_MIXED} THEN c.data END"
+        for key_id, role, name in self._keys(connection):
+            if role == _ROWS and not with_values and self._names is not None:
+                continue  # gives rows their times; which rows there are is up to the names
+            rows = _chunks(connection, self._run_id, key_id, window, columns)
+            chunks = [(role, name, row, axes.row(row[3], row[1])) for row in rows]
+            _check(scan.add_chunks(chunks), f"run {self._run_id.hex()}, {name!r}")
+        return scan
+
+    def _counts(self, windows: list[tuple[int, int]]) -> list[int]:
+        """How many rows of each window match."""
+        counts = []
+        for window in windows:
+            with self._shard.reading() as connection:
+                scan = self._load(connection, window, with_values=False)
+            counts.append(0 if scan is None else len(scan.steps()))
+        return counts
+
+    def frames(self, samples: int | None) -> Iterator[bytes]:
+        """DATA frames of all matching rows, or of `samples` evenly spaced ones."""
+        seq = 1
+        windows = self._plan()
+        picks = None if samples is None else _spread(self._counts(windows), samples)
+        for number, window in enumerate(windows):
+            if picks is not None and not picks[number]:
+                continue
+            with self._shard.reading() as connection:
+                scan = self._load(connection, window, with_values=True)
+            if scan is None:
+                return
+            steps = scan.steps()
+            if picks is not None:
+                steps = [steps[index] for index in picks[number] if index < len(steps)]
+            try:
+                frames = scan.frames(self._run_id, seq, steps)
+            except ValueError as error:
+                raise StoreError(f"run {self._run_id.hex()}: {error}") from error
+            seq += len(frames)
+            yield from frames
+
+    def histograms(self, limit: int) -> tuple[int, list[Histogram]]:
+        """How many histograms match, and at most `limit`, evenly spaced."""
+        windows = self._plan()
+        counts = self._counts(windows)
+        found: list[Histogram] = []
+        for window, picks in zip(windows, _spread(counts, limit), strict=True):
+            if not picks:
+                continue
+            with self._shard.reading() as connection:
+                scan = self._load(connection, window, with_values=True)
+            if scan is not None:
+                steps = scan.steps()
+                keep = [steps[index] for index in picks if index < len(steps)]
+                found += [Histogram(step, time_us, value) for step, time_us, value in scan.histograms(keep)]
+        return sum(counts), found
+
+
+def _spread(counts: Sequence[int], samples: int) -> list[list[int]]:
+    """For each window the places of its share of `samples` evenly spaced rows of all, first and last included."""
+    total = sum(counts)
+    if samples >= total:
+        return [list(range(count)) for count in counts]
+    if samples <= 0:
+        return [[] for _ in counts]
+    chosen = iter([index * (total - 1) // max(samples - 1, 1) for index in range(samples)])
+    picks = []
+    begin = 0
+    index = next(chosen, None)
+    for count in counts:
+        here = []
+        while index is not None and index < begin + count:
+            here.append(index - begin)
+            index = next(chosen, None)
+        picks.append(here)
+        begin += count
+    return picks

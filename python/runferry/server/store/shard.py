@@ -1,0 +1,191 @@
+"""One SQLite file: its connections, its transactions, and what their errors mean.
+
+Writing: one connection behind a lock, `BEGIN IMMEDIATE`, one fsync per commit (`synchronous=FULL` under WAL). Reading: a
+few read-only connections, each for one reader at a time, one transaction per read, so that a reader sees frames and chunks
+of one moment.
+
+Failure: an error before COMMIT has rolled back. An error *from* COMMIT says nothing about the outcome: a failed fsync may
+still have left the transaction on the disk. Then every connection is dropped, so that nobody reads a state that may not be
+there after a restart, and the caller asks again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from runferry.server.store import schema
+from runferry.server.store.protocol import OutcomeUnknownError, StoreError, StoreFullError
+
+READERS = 4
+BUSY_TIMEOUT_MS = 30_000
+CACHE_KIB = 65_536
+MMAP_BYTES = 2 << 30
+CHECKPOINT_PAGES = 4000
+
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "lustre", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "beegfs", "gpfs", "afs"}
+)
+
+Connect = Callable[..., sqlite3.Connection]
+
+
+def network_file_system(directory: Path) -> str | None:
+    """The name of the network file system that holds `directory`, None on a local one (or where nobody can tell)."""
+    found: tuple[int, str] = (-1, "")
+    resolved = os.path.realpath(directory)
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        mount_point = fields[1].encode().decode("unicode_escape")
+        is_above = resolved == mount_point or resolved.startswith(mount_point.rstrip("/") + "/")
+        if is_above and len(mount_point) >= found[0]:
+            found = (len(mount_point), fields[2])
+    return found[1] if found[1] in _NETWORK_FILE_SYSTEMS else None
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that the disk is full (Python 3.10 gives no error codes)."""
+    return "database or disk is full" in str(error)
+
+
+class Shard:
+    """See the module. Safe from any thread."""
+
+    def __init__(self, path: Path, *, synchronous: str = "FULL", connect: Connect = sqlite3.connect, is_shard: bool = True) -> None:
+        self.path = path
+        self._connect = connect
+        self._synchronous = synchronous
+        self._is_shard = is_shard
+        self._write_lock = threading.Lock()
+        self._writer: sqlite3.Connection | None = None
+        self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        self._readers = threading.BoundedSemaphore(READERS)
+        self._generation = 0
+        self._is_closed = False
+        with self._write_lock:
+            self._open_writer()
+
+    def _open_writer(self) -> sqlite3.Connection:
+        connection = self._connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000)
+        try:
+            connection.execute(f"PRAGMA page_size = {schema.PAGE_BYTES}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            connection.execute(f"PRAGMA mmap_size = {MMAP_BYTES}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+            schema.prepare(connection, str(self.path), is_shard=self._is_shard)
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise StoreError(f"{self.path}: {error}") from error
+        except BaseException:
+            connection.close()
+            raise
+        self._writer = connection
+        return connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A write transaction: committed and durable on leaving, rolled back when the block raises.
+
+        Raises:
+            StoreFullError: No room; nothing has happened.
+            OutcomeUnknownError: COMMIT failed.
+            StoreError: Any other error of the database; nothing has happened.
+        """
+        with self._write_lock:
+            if self._is_closed:
+                raise StoreError(f"{self.path}: the store is closed")
+            connection = self._writer or self._open_writer()
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+            except sqlite3.Error as error:
+                self._roll_back(connection)
+                raise self._explain(error) from error
+            except BaseException:
+                self._roll_back(connection)
+                raise
+            try:
+                connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                if is_full(error) and connection.in_transaction:
+                    self._roll_back(connection)
+                    raise StoreFullError(f"{self.path}: {error}") from error
+                self._drop_connections()
+                raise OutcomeUnknownError(f"{self.path}: COMMIT: {error}") from error
+
+    def _explain(self, error: sqlite3.Error) -> StoreError:
+        return (StoreFullError if is_full(error) else StoreError)(f"{self.path}: {error}")
+
+    def _roll_back(self, connection: sqlite3.Connection) -> None:
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._drop_connections()  # closing rolls back as well
+
+    def _drop_connections(self) -> None:
+        """Closes all connections; those of busy readers when they come back."""
+        self._generation += 1
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with contextlib.suppress(sqlite3.Error):
+                writer.close()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A read transaction on a connection of its own.
+
+        Raises:
+            StoreError: The database cannot be read.
+        """
+        with self._readers:
+            if self._is_closed:
+                raise StoreError(f"{self.path}: the store is closed")
+            generation = self._generation
+            try:
+                connection = self._idle.get_nowait()
+            except queue.Empty:
+                connection = self._open_reader()
+            try:
+                connection.execute("BEGIN")
+                yield connection
+            except sqlite3.Error as error:
+                raise StoreError(f"{self.path}: {error}") from error
+            finally:
+                with contextlib.suppress(sqlite3.Error):
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                if generation == self._generation and not self._is_closed:
+                    self._idle.put(connection)
+                else:
+                    connection.close()
+
+    def _open_reader(self) -> sqlite3.Connection:
+        uri = f"{self.path.absolute().as_uri()}?mode=ro"
+        try:
+            connection = self._connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000)
+            connection.execute("PRAGMA query_only = 1")
+            connection.execute(f"PRAGMA mmap_size = {MMAP_BYTES}")
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}") from error
+        return connection
+
+    def close(self) -> None:
+        """Closes all connections; readers at work close theirs when they are done."""
+        with self._write_lock:
+            self._is_closed = True
+            self._drop_connections()

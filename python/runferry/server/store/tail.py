@@ -1,0 +1,107 @@
+"""The live tail: frames that no merge has taken yet, decoded once and kept while a run is hot.
+
+A tail belongs to one value of `run.merges`: with the next merge its frames are chunks. It only grows, so a reader may see
+frames a moment newer than its transaction, never fewer, and never one that is in its chunks too.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from runferry import _native
+from runferry.server.store.append import to_unsigned
+
+MAX_CACHED_BYTES = 64 << 20
+"""Stored bytes of the frames behind all cached tails; decoded they are some times larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run in one read transaction."""
+
+    run_id: bytes
+    merges: int
+    points: int
+    rows: int
+    chunk_bytes: int
+    tail: _native.Tail
+    tail_bytes: int
+
+
+@dataclass(slots=True)
+class _CachedTail:
+    merges: int
+    tail: _native.Tail = field(default_factory=_native.Tail)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    next_seqs: dict[int, int] = field(default_factory=dict)
+    """Signed writer id to the first number not in the tail."""
+    bytes: int = 0
+
+
+def writers_for_native(connection: sqlite3.Connection, run_id: bytes) -> list[tuple[int, int, int, str, int]]:
+    """All writers of a run as `_native` takes them."""
+    rows = connection.execute("SELECT ordinal, started_us, writer_id, label, step_offset FROM writer WHERE run_id = ?", (run_id,))
+    return [(ordinal, started_us, to_unsigned(writer_id), label, offset) for ordinal, started_us, writer_id, label, offset in rows]
+
+
+class TailCache:
+    """Tails of the runs read last. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tails: OrderedDict[bytes, _CachedTail] = OrderedDict()
+
+    def view(self, connection: sqlite3.Connection, run_id: bytes) -> RunView | None:
+        """The run as the connection's transaction sees it, None if there is no such run."""
+        row = connection.execute("SELECT merges, points, rows, chunk_bytes FROM run WHERE run_id = ?", (run_id,)).fetchone()
+        if row is None:
+            return None
+        merges, points, rows, chunk_bytes = row
+        cached = self._entry(run_id, merges)
+        with cached.lock:
+            self._fill(connection, run_id, cached)
+        self._shrink()
+        return RunView(run_id, merges, points, rows, chunk_bytes, cached.tail, cached.bytes)
+
+    def _entry(self, run_id: bytes, merges: int) -> _CachedTail:
+        with self._lock:
+            found = self._tails.get(run_id)
+            if found is not None and found.merges == merges:
+                self._tails.move_to_end(run_id)
+                return found
+            made = _CachedTail(merges)
+            if found is None or found.merges < merges:
+                self._tails[run_id] = made
+            return made  # of an older transaction: for this reader alone
+
+    def _fill(self, connection: sqlite3.Connection, run_id: bytes, cached: _CachedTail) -> None:
+        query = "SELECT writer_id, ordinal, next_seq, merged_seq FROM writer WHERE run_id = ? ORDER BY ordinal"
+        writers = connection.execute(query, (run_id,)).fetchall()
+        behind = [row for row in writers if cached.next_seqs.get(row[0], row[3] + 1) < row[2]]
+        if not behind:
+            return
+        cached.tail.set_writers(writers_for_native(connection, run_id))
+        for writer_id, ordinal, next_seq, merged_seq in behind:
+            begin = cached.next_seqs.get(writer_id, merged_seq + 1)
+            frames = connection.execute(
+                "SELECT data FROM l0 WHERE run_id = ? AND writer_id = ? AND seq >= ? AND seq < ? ORDER BY seq",
+                (run_id, writer_id, begin, next_seq),
+            )
+            batch = [(ordinal, data) for (data,) in frames]
+            cached.tail.add_frames(batch)  # what does not decode goes into quarantine at the merge, and is in no reading
+            cached.bytes += sum(len(data) for _, data in batch)
+            cached.next_seqs[writer_id] = next_seq
+
+    def _shrink(self) -> None:
+        with self._lock:
+            total = sum(cached.bytes for cached in self._tails.values())
+            while total > MAX_CACHED_BYTES and len(self._tails) > 1:
+                total -= self._tails.popitem(last=False)[1].bytes
+
+    def forget(self, run_id: bytes) -> None:
+        """Gives the memory of a run back."""
+        with self._lock:
+            self._tails.pop(run_id, None)

@@ -1,0 +1,39 @@
+"""Stored metric values as JSON: what summaries, listings and histograms answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runferry import _native
+from runferry.server.documents import json_value
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runferry.server.store.protocol import Metric
+
+
+def last_value(metric: Metric) -> Any:
+    """The last value of a series as JSON; a histogram in W&B's form, a value that could not be kept as its text."""
+    last = metric.last
+    if metric.kind == "histogram" and isinstance(last, bytes):
+        return histogram_value(last)
+    if metric.kind == "marker" and isinstance(last, list | tuple) and len(last) == 2:  # noqa: PLR2004 - type and text
+        return str(last[1])
+    return json_value(last)
+
+
+def histogram_value(value: bytes) -> dict[str, Any]:
+    """A stored histogram as W&B writes one, its counts of NaN and infinities beside it."""
+    edges, counts, nan_count, inf_count = _native.histogram_decode(value)
+    return {"_type": "histogram", "bins": json_value(edges), "values": json_value(counts), "nan_count": nan_count, "inf_count": inf_count}
+
+
+def last_summary(metrics: Sequence[Metric]) -> dict[str, Any]:
+    """The last value of each name; of several labels the one that is furthest. A null makes no entry."""
+    furthest: dict[str, Metric] = {}
+    for metric in sorted(metrics, key=lambda metric: metric.label, reverse=True):
+        known = furthest.get(metric.name)
+        if known is None or metric.last_step >= known.last_step:
+            furthest[metric.name] = metric
+    return {name: last_value(metric) for name, metric in sorted(furthest.items()) if metric.kind != "null"}

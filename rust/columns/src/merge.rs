@@ -1,0 +1,245 @@
+//! Merging: frames, and the chunks they touch, become new chunks.
+//!
+//! # Order
+//! The caller adds the frames of a run, asks for the series in them, shows the step ranges of the chunks each series
+//! already has, adds those that [`Merge::touch`] says are touched (and small neighbours it wants joined), and takes the
+//! result. All of it happens before the database's write transaction opens.
+//!
+//! # Invariants
+//! - Chunks of one series never overlap in steps: a new chunk ends where an untouched one begins.
+//! - What is in the result is what a reader of frames and chunks saw before (the law of [`crate::table`]).
+//! - A value that loses is counted and summed per writer and series, so that stored plus superseded is what the writer
+//!   sent. The sum of hashes is commutative: it does not matter when which value lost.
+
+use std::collections::HashMap;
+
+use crate::axis::{Axis, AxisRow};
+use crate::cells::Cells;
+use crate::chunk::ChunkRow;
+use crate::pack::{ChunkError, Packer, Unpacker};
+use crate::table::{FrameFault, Role, Table, Window, Writer};
+
+/// Most points of a chunk.
+pub const CHUNK_POINTS: usize = 2048;
+/// Most bytes of large values (texts, histograms) in a chunk, unless a single one is larger.
+pub const CHUNK_BYTES: usize = 64 << 10;
+
+/// Values of one writer in one series that lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Superseded {
+    /// The writer's ordinal.
+    pub writer: u32,
+    /// The series.
+    pub key_id: i64,
+    /// How many.
+    pub points: u64,
+    /// Wrapping sum of the hashes of the values.
+    pub sum_hash: u64,
+}
+
+/// What a merge writes.
+#[derive(Debug, Clone, Default)]
+pub struct Merged {
+    /// New axis rows with the number of chunks on each.
+    pub axes: Vec<(AxisRow, u32)>,
+    /// New chunk rows.
+    pub chunks: Vec<ChunkRow>,
+    /// What lost.
+    pub superseded: Vec<Superseded>,
+    /// The last value of each series that has new chunks: key, writer ordinal, value as bytes with its kind.
+    pub last: Vec<(i64, u32, Vec<u8>)>,
+}
+
+/// See the module.
+pub struct Merge {
+    chunk_points: usize,
+    table: Table,
+    /// Step ranges that new chunks of a series must not span.
+    untouched: HashMap<usize, Vec<(i64, i64)>>,
+    axes: HashMap<(i64, i64), std::sync::Arc<[u32]>>,
+    unpacker: Unpacker,
+    packer: Packer,
+}
+
+impl Default for Merge {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Merge {
+    /// An empty merge.
+    pub fn new() -> Self {
+        Self::with_chunk_points(CHUNK_POINTS)
+    }
+
+    /// An empty merge that makes chunks of at most `chunk_points` points.
+    pub fn with_chunk_points(chunk_points: usize) -> Self {
+        Self {
+            chunk_points: chunk_points.max(1),
+            table: Table::new(),
+            untouched: HashMap::new(),
+            axes: HashMap::new(),
+            unpacker: Unpacker::new(),
+            packer: Packer::new(),
+        }
+    }
+
+    /// Makes a writer of the run known: all of them, since chunks name any.
+    pub fn set_writer(&mut self, ordinal: u32, writer: Writer) {
+        self.table.set_writer(ordinal, writer);
+    }
+
+    /// Takes a frame. Frames of a writer come in ascending seq.
+    ///
+    /// # Errors
+    /// [`FrameFault`]: the frame belongs into quarantine; the merge goes on.
+    pub fn add_frame(&mut self, ordinal: u32, bytes: &[u8]) -> Result<usize, FrameFault> {
+        self.table.add_frame(ordinal, bytes)
+    }
+
+    /// The rows and series collected so far.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Says for each stored chunk of a series, given as ascending `(step0, step1)`, whether new values fall into it. The
+    /// caller adds those, and may add others; the rest it names in [`Self::leave`].
+    pub fn touch(&self, series: usize, ranges: &[(i64, i64)]) -> Vec<bool> {
+        let steps = self.table.steps_of(series);
+        let is_touched = |&(step0, step1): &(i64, i64)| {
+            steps.get(steps.partition_point(|step| *step < step0)).is_some_and(|step| *step <= step1)
+        };
+        ranges.iter().map(is_touched).collect()
+    }
+
+    /// Names a stored chunk that stays as it is.
+    pub fn leave(&mut self, series: usize, range: (i64, i64)) {
+        self.untouched.entry(series).or_default().push(range);
+    }
+
+    /// Takes a stored chunk, which the result replaces.
+    ///
+    /// # Errors
+    /// [`ChunkError`]: the chunk is damaged, nothing of it was taken.
+    pub fn add_chunk(&mut self, series: usize, chunk: &ChunkRow, axis: &AxisRow) -> Result<(), ChunkError> {
+        let cells = chunk.decode(&mut self.unpacker)?;
+        let key = (axis.axis_id, axis.step0);
+        let rows = match self.axes.get(&key) {
+            Some(rows) => rows.clone(),
+            None => {
+                let rows = self.table.add_axis(&axis.decode(&mut self.unpacker)?);
+                self.axes.insert(key, rows.clone());
+                rows
+            }
+        };
+        if rows.len() != cells.len() {
+            return Err(ChunkError::malformed("axis"));
+        }
+        self.table.add_piece(series, rows, cells);
+        Ok(())
+    }
+
+    /// The new rows. `key_ids` gives the id of each series by its number; axis ids begin at `next_axis_id`.
+    pub fn finish(&mut self, key_ids: &[i64], next_axis_id: i64) -> Merged {
+        let mut merged = Merged::default();
+        let mut axis_by_rows: HashMap<Vec<u32>, usize> = HashMap::new();
+        let mut superseded: HashMap<(u32, i64), (u64, u64)> = HashMap::new();
+        for (series, &key_id) in key_ids.iter().enumerate() {
+            let Some(role) = self.table.series().get(series).map(|series| series.role) else { continue };
+            let flat = self.table.flatten(series, Window::ALL);
+            if role == Role::Metric {
+                for loser in &flat.losers {
+                    let (points, sum_hash) = superseded.entry((self.table.owner(loser.row), key_id)).or_default();
+                    *points += 1;
+                    *sum_hash = sum_hash.wrapping_add(hash_point(self.table.step(loser.row), &loser.cell.to_bytes()));
+                }
+            }
+            let steps: Vec<i64> = flat.rows.iter().map(|row| self.table.step(*row)).collect();
+            let mut untouched = self.untouched.remove(&series).unwrap_or_default();
+            untouched.sort_unstable();
+            for (from, to) in cut(&steps, &flat.cells, &untouched, self.chunk_points) {
+                let Some(rows) = flat.rows.get(from..to) else { continue };
+                let axis = match axis_by_rows.get(rows) {
+                    Some(axis) => *axis,
+                    None => {
+                        let axis = Axis {
+                            steps: rows.iter().map(|row| self.table.step(*row)).collect(),
+                            times_us: rows.iter().map(|row| self.table.time_us(*row)).collect(),
+                            writers: rows.iter().map(|row| self.table.owner(*row)).collect(),
+                        };
+                        let axis_id = next_axis_id + merged.axes.len() as i64;
+                        merged.axes.push((axis.encode(axis_id, &mut self.packer), 0));
+                        axis_by_rows.insert(rows.to_vec(), merged.axes.len() - 1);
+                        merged.axes.len() - 1
+                    }
+                };
+                let Some((axis, chunks)) = merged.axes.get_mut(axis) else { continue };
+                *chunks += 1;
+                let span = (axis.step0, steps.get(to - 1).copied().unwrap_or(axis.step0));
+                let cells = if to - from == flat.cells.len() { None } else { Some(flat.cells.slice(from, to)) };
+                let cells = cells.as_ref().unwrap_or(&flat.cells);
+                merged.chunks.push(ChunkRow::encode(key_id, axis.axis_id, span, cells, &mut self.packer));
+            }
+            if let (Some(row), Some(cell)) = (flat.rows.last(), flat.cells.get(flat.cells.len().saturating_sub(1))) {
+                merged.last.push((key_id, self.table.owner(*row), cell.to_bytes()));
+            }
+        }
+        merged.superseded = superseded
+            .into_iter()
+            .map(|((writer, key_id), (points, sum_hash))| Superseded { writer, key_id, points, sum_hash })
+            .collect();
+        merged.superseded.sort_unstable_by_key(|lost| (lost.writer, lost.key_id));
+        merged
+    }
+}
+
+/// Where chunks begin and end: at untouched chunks, at `chunk_points` in equal parts, at [`CHUNK_BYTES`].
+fn cut(steps: &[i64], cells: &Cells, untouched: &[(i64, i64)], chunk_points: usize) -> Vec<(usize, usize)> {
+    let mut stretches = Vec::new();
+    let mut from = 0;
+    for (step0, _) in untouched {
+        let to = steps.partition_point(|step| step < step0);
+        if to > from {
+            stretches.push((from, to));
+            from = to;
+        }
+    }
+    stretches.push((from, steps.len()));
+
+    let mut cuts = Vec::new();
+    for (from, to) in stretches {
+        let count = to - from;
+        if count == 0 {
+            continue;
+        }
+        let size = count.div_ceil(count.div_ceil(chunk_points));
+        let mut begin = from;
+        while begin < to {
+            let mut end = (begin + size).min(to);
+            if !cells.is_light() {
+                let mut bytes = 0;
+                let fits = (begin..end).take_while(|index| {
+                    bytes += cells.heavy_bytes(*index);
+                    bytes <= CHUNK_BYTES
+                });
+                end = begin + fits.count().max(1);
+            }
+            cuts.push((begin, end));
+            begin = end;
+        }
+    }
+    cuts
+}
+
+/// 64 bits of a point that do not depend on where it is stored.
+pub fn hash_point(step: i64, value: &[u8]) -> u64 {
+    // FNV-1a, then the finisher of splitmix64: sums of it shall not cancel out by accident.
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in step.to_le_bytes().iter().chain(value) {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}

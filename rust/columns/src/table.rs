@@ -1,0 +1,450 @@
+//! Rows and series of one run in memory: the one place that decides which of several values at a step counts.
+//!
+//! Frames not yet merged, chunks read back and reads that span both all become a [`Table`]; merging, charts and scans
+//! take flat series from it. So a reader sees the same values before a merge as after it.
+//!
+//! # Law
+//! Of several values of one series at one step the last one written counts: by writer first (start time, then id), in a
+//! writer by seq. Order of arrival never matters, or a late journal would overwrite newer values.
+//!
+//! # Rows
+//! Every logged row is also a point of its label's *row series* ([`Role::Rows`]), without a value. That one counts rows,
+//! gives each step its time, and keeps rows that carried nothing.
+
+#![expect(clippy::indexing_slicing, reason = "row and series numbers are handed out by the table they index")]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use runferry_wire::block::{self, Block};
+use runferry_wire::rows::EMPTY_ROW_NAME;
+use runferry_wire::{Frame, Kind, Values, payload};
+use thiserror::Error;
+
+use crate::axis::Axis;
+use crate::cells::{Cell, Cells};
+
+/// What a series is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// A metric of the user.
+    Metric,
+    /// The rows of a label, whatever is in them.
+    Rows,
+}
+
+/// A writer, as far as its rows are concerned.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Writer {
+    /// When it started: the first thing that orders writers.
+    pub started_us: i64,
+    /// Its id: the second.
+    pub writer_id: u64,
+    /// Which label its series carry.
+    pub label: String,
+    /// What is added to each of its steps.
+    pub step_offset: i64,
+}
+
+/// Why a frame is set aside instead of being merged.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum FrameFault {
+    /// Not a whole, undamaged frame.
+    #[error(transparent)]
+    Frame(#[from] runferry_wire::FrameError),
+    /// The payload cannot be decompressed.
+    #[error("payload: {0}")]
+    Payload(String),
+    /// The payload is not a list of blocks.
+    #[error("blocks: {0}")]
+    Blocks(String),
+    /// A kind of a later version that must not be passed over.
+    #[error("frame kind {0} is of a later version")]
+    UnknownKind(u8),
+    /// The writer's offset pushes a step out of 64 bits.
+    #[error("step {step} plus offset {offset} does not fit 64 bits")]
+    StepOverflow {
+        /// The step in the frame.
+        step: i64,
+        /// The writer's offset.
+        offset: i64,
+    },
+    /// The writer is not known to the table.
+    #[error("writer ordinal {0} is unknown")]
+    UnknownWriter(u32),
+}
+
+/// Rows by number.
+#[derive(Debug, Clone, Default)]
+struct RowColumns {
+    steps: Vec<i64>,
+    times_us: Vec<i64>,
+    owners: Vec<u32>,
+    /// From a frame (rather than from a chunk, which is older than any frame of the same writer).
+    are_new: Vec<bool>,
+}
+
+impl RowColumns {
+    fn len(&self) -> usize {
+        self.steps.len()
+    }
+}
+
+/// Values of a series that came in together.
+#[derive(Debug, Clone)]
+struct Piece {
+    rows: Arc<[u32]>,
+    cells: Arc<Cells>,
+}
+
+/// One series.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// What it is for.
+    pub role: Role,
+    /// The writer label.
+    pub label: String,
+    /// The metric's name; empty for rows.
+    pub name: String,
+    pieces: Vec<Piece>,
+}
+
+/// A value that lost against a later one at the same step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loser {
+    /// Its row.
+    pub row: u32,
+    /// The value.
+    pub cell: Cell,
+}
+
+/// A series with at most one value per step, ascending.
+#[derive(Debug, Clone)]
+pub struct Flat {
+    /// Row numbers, ascending by step.
+    pub rows: Vec<u32>,
+    /// A value per row.
+    pub cells: Cells,
+    /// What lost.
+    pub losers: Vec<Loser>,
+}
+
+/// See the module.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    writers: HashMap<u32, Writer>,
+    ranks: HashMap<u32, u32>,
+    /// Rows shared with the table this one was made from.
+    base: Arc<RowColumns>,
+    own: RowColumns,
+    series: Vec<Series>,
+    index: HashMap<(Role, String), HashMap<String, usize>>,
+}
+
+impl Table {
+    /// An empty table.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A table without series that knows the rows and writers of `other`, ready to [`Self::adopt`] series of it.
+    pub fn over(other: &Self) -> Self {
+        let base = if other.own.len() == 0 { Arc::clone(&other.base) } else { Arc::new(other.all_rows()) };
+        Self { writers: other.writers.clone(), ranks: other.ranks.clone(), base, ..Self::default() }
+    }
+
+    /// Moves own rows to where [`Self::over`] can share them.
+    pub fn settle(&mut self) {
+        if self.own.len() > 0 {
+            let mut own = std::mem::take(&mut self.own);
+            let base = Arc::make_mut(&mut self.base);
+            base.steps.append(&mut own.steps);
+            base.times_us.append(&mut own.times_us);
+            base.owners.append(&mut own.owners);
+            base.are_new.append(&mut own.are_new);
+        }
+    }
+
+    fn all_rows(&self) -> RowColumns {
+        let mut rows = self.base.as_ref().clone();
+        rows.steps.extend_from_slice(&self.own.steps);
+        rows.times_us.extend_from_slice(&self.own.times_us);
+        rows.owners.extend_from_slice(&self.own.owners);
+        rows.are_new.extend_from_slice(&self.own.are_new);
+        rows
+    }
+
+    /// Makes a writer known, by its ordinal in the run.
+    pub fn set_writer(&mut self, ordinal: u32, writer: Writer) {
+        if self.writers.get(&ordinal) == Some(&writer) {
+            return;
+        }
+        self.writers.insert(ordinal, writer);
+        let mut order: Vec<_> = self.writers.iter().map(|(ordinal, writer)| (writer.started_us, writer.writer_id, *ordinal)).collect();
+        order.sort_unstable();
+        self.ranks = order.into_iter().enumerate().map(|(rank, (.., ordinal))| (ordinal, rank as u32 + 1)).collect();
+    }
+
+    /// All series, by number.
+    pub fn series(&self) -> &[Series] {
+        &self.series
+    }
+
+    /// The number of a series, if it is here.
+    pub fn find(&self, role: Role, label: &str, name: &str) -> Option<usize> {
+        self.index.get(&(role, label.to_owned()))?.get(name).copied()
+    }
+
+    /// The number of a series, which is made if it is not here.
+    pub fn find_or_add(&mut self, role: Role, label: &str, name: &str) -> usize {
+        let names = self.index.entry((role, label.to_owned())).or_default();
+        if let Some(index) = names.get(name) {
+            return *index;
+        }
+        names.insert(name.to_owned(), self.series.len());
+        self.series.push(Series { role, label: label.to_owned(), name: name.to_owned(), pieces: Vec::new() });
+        self.series.len() - 1
+    }
+
+    /// Rows in the table.
+    pub fn row_count(&self) -> usize {
+        self.base.len() + self.own.len()
+    }
+
+    /// The step of a row.
+    pub fn step(&self, row: u32) -> i64 {
+        let row = row as usize;
+        if row < self.base.len() { self.base.steps[row] } else { self.own.steps[row - self.base.len()] }
+    }
+
+    /// The time of a row.
+    pub fn time_us(&self, row: u32) -> i64 {
+        let row = row as usize;
+        if row < self.base.len() { self.base.times_us[row] } else { self.own.times_us[row - self.base.len()] }
+    }
+
+    /// The ordinal of the writer of a row.
+    pub fn owner(&self, row: u32) -> u32 {
+        let row = row as usize;
+        if row < self.base.len() { self.base.owners[row] } else { self.own.owners[row - self.base.len()] }
+    }
+
+    fn is_new(&self, row: u32) -> bool {
+        let row = row as usize;
+        if row < self.base.len() { self.base.are_new[row] } else { self.own.are_new[row - self.base.len()] }
+    }
+
+    /// The place of a writer among all, later ones higher.
+    pub fn rank(&self, ordinal: u32) -> u32 {
+        self.ranks.get(&ordinal).copied().unwrap_or_default()
+    }
+
+    /// What decides between rows of equal step: the greater one counts.
+    fn precedence(&self, row: u32) -> (u32, bool, u32) {
+        (self.rank(self.owner(row)), self.is_new(row), row)
+    }
+
+    /// Takes the rows of a frame; all of them or, on an error, none. Frames of a writer come in ascending seq. Returns
+    /// the number of rows.
+    ///
+    /// # Errors
+    /// [`FrameFault`]: the frame belongs into quarantine.
+    pub fn add_frame(&mut self, ordinal: u32, bytes: &[u8]) -> Result<usize, FrameFault> {
+        let blocks = decode_frame(bytes)?;
+        let writer = self.writers.get(&ordinal).cloned().ok_or(FrameFault::UnknownWriter(ordinal))?;
+        let offset = writer.step_offset;
+        for step in blocks.iter().flat_map(|rows| rows.steps.iter()) {
+            if step.checked_add(offset).is_none() {
+                return Err(FrameFault::StepOverflow { step: *step, offset });
+            }
+        }
+        let mut added = 0;
+        for rows in blocks {
+            let first = self.row_count() as u32;
+            let count = rows.steps.len();
+            added += count;
+            self.own.steps.extend(rows.steps.iter().map(|step| step + offset));
+            self.own.times_us.extend_from_slice(&rows.times_us);
+            self.own.owners.extend(std::iter::repeat_n(ordinal, count));
+            self.own.are_new.extend(std::iter::repeat_n(true, count));
+            let all: Arc<[u32]> = (first..first + count as u32).collect();
+            let mut by_mask: HashMap<Vec<u8>, Arc<[u32]>> = HashMap::new();
+
+            let series = self.find_or_add(Role::Rows, &writer.label, "");
+            self.add_piece(series, Arc::clone(&all), Cells::Uniform(Values::Null(count)));
+            for column in rows.columns {
+                if column.name == EMPTY_ROW_NAME && matches!(column.values, Values::Null(_)) {
+                    continue;
+                }
+                let present = match &column.presence {
+                    None => Arc::clone(&all),
+                    Some(mask) => Arc::clone(by_mask.entry(mask.clone()).or_insert_with(|| {
+                        (0..count).filter(|index| column.has(*index)).map(|index| first + index as u32).collect()
+                    })),
+                };
+                let series = self.find_or_add(Role::Metric, &writer.label, &column.name);
+                self.add_piece(series, present, Cells::Uniform(column.values));
+            }
+        }
+        Ok(added)
+    }
+
+    /// Adds the rows of a stored axis; returns their numbers.
+    pub fn add_axis(&mut self, axis: &Axis) -> Arc<[u32]> {
+        let first = self.row_count() as u32;
+        self.own.steps.extend_from_slice(&axis.steps);
+        self.own.times_us.extend_from_slice(&axis.times_us);
+        self.own.owners.extend_from_slice(&axis.writers);
+        self.own.are_new.extend(std::iter::repeat_n(false, axis.len()));
+        (first..first + axis.len() as u32).collect()
+    }
+
+    /// Adds values to a series, one per row.
+    pub fn add_piece(&mut self, series: usize, rows: Arc<[u32]>, cells: Cells) {
+        debug_assert_eq!(rows.len(), cells.len(), "a value per row");
+        if !rows.is_empty() {
+            self.series[series].pieces.push(Piece { rows, cells: Arc::new(cells) });
+        }
+    }
+
+    /// Shares the values of a series of the table this one was made [`Self::over`].
+    pub fn adopt(&mut self, series: usize, other: &Self, other_series: usize) {
+        self.series[series].pieces.extend(other.series[other_series].pieces.iter().cloned());
+    }
+
+    /// How many values a series got, losers included.
+    pub fn value_count(&self, series: usize) -> usize {
+        self.series[series].pieces.iter().map(|piece| piece.rows.len()).sum()
+    }
+
+    /// The least and the greatest step of a series; `None` without a value.
+    pub fn span(&self, series: usize) -> Option<(i64, i64)> {
+        let steps = || self.series[series].pieces.iter().flat_map(|piece| piece.rows.iter()).map(|row| self.step(*row));
+        Some((steps().min()?, steps().max()?))
+    }
+
+    /// All steps of a series, ascending, each once.
+    pub fn steps_of(&self, series: usize) -> Vec<i64> {
+        let mut steps: Vec<i64> =
+            self.series[series].pieces.iter().flat_map(|piece| piece.rows.iter()).map(|row| self.step(*row)).collect();
+        if !steps.is_sorted() {
+            steps.sort_unstable();
+        }
+        steps.dedup();
+        steps
+    }
+
+    /// The values of a series within a range of steps, each step once.
+    pub fn flatten(&self, series: usize, window: Window) -> Flat {
+        let pieces = &self.series[series].pieces;
+        let mut previous = None;
+        let is_plain = pieces.iter().flat_map(|piece| piece.rows.iter()).all(|row| {
+            let step = self.step(*row);
+            let is_ascending = previous.is_none_or(|previous| previous < step) && window.has(step);
+            previous = Some(step);
+            is_ascending
+        });
+        if is_plain {
+            return concatenate(pieces);
+        }
+
+        let mut entries: Vec<(i64, (u32, bool, u32), u32, u32)> = Vec::with_capacity(self.value_count(series));
+        for (number, piece) in pieces.iter().enumerate() {
+            for (index, row) in piece.rows.iter().enumerate() {
+                let step = self.step(*row);
+                if window.has(step) {
+                    entries.push((step, self.precedence(*row), number as u32, index as u32));
+                }
+            }
+        }
+        entries.sort_unstable();
+        let mut rows = Vec::with_capacity(entries.len());
+        let mut picks = Vec::with_capacity(entries.len());
+        let mut losers = Vec::new();
+        let mut entries = entries.into_iter().peekable();
+        while let Some((step, (.., row), piece, index)) = entries.next() {
+            if entries.peek().is_some_and(|next| next.0 == step) {
+                if let Some(cell) = pieces[piece as usize].cells.get(index as usize) {
+                    losers.push(Loser { row, cell });
+                }
+                continue;
+            }
+            rows.push(row);
+            picks.push((piece, index));
+        }
+        Flat { rows, cells: gather(pieces, &picks), losers }
+    }
+}
+
+/// A range of steps, both ends in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// First step.
+    pub min: i64,
+    /// Last step.
+    pub max: i64,
+}
+
+impl Window {
+    /// All steps.
+    pub const ALL: Self = Self { min: i64::MIN, max: i64::MAX };
+
+    /// Whether a step lies in it.
+    pub fn has(self, step: i64) -> bool {
+        self.min <= step && step <= self.max
+    }
+}
+
+/// The ROWS blocks of a frame; none for kinds without rows.
+fn decode_frame(bytes: &[u8]) -> Result<Vec<runferry_wire::Rows>, FrameFault> {
+    let frame = Frame::read(bytes)?;
+    match frame.header.kind {
+        Kind::Data => {}
+        Kind::Unknown(kind) if kind >= 128 => return Err(FrameFault::UnknownKind(kind)),
+        Kind::Open | Kind::Finish | Kind::Gap | Kind::Dict | Kind::Mark | Kind::BlobRef | Kind::Unknown(_) => return Ok(Vec::new()),
+    }
+    let raw = payload::decompress(&frame.header, frame.payload).map_err(|error| FrameFault::Payload(error.to_string()))?;
+    let blocks = block::decode_all(&raw).map_err(|error| FrameFault::Blocks(error.to_string()))?;
+    let rows = blocks.into_iter().filter_map(|block| match block {
+        Block::Rows(rows) => Some(rows),
+        Block::Config(_) | Block::Summary(_) | Block::Meta(_) | Block::Unknown { .. } => None,
+    });
+    Ok(rows.filter(|rows| !rows.steps.is_empty()).collect())
+}
+
+/// Pieces that already follow one another.
+fn concatenate(pieces: &[Piece]) -> Flat {
+    let rows = pieces.iter().flat_map(|piece| piece.rows.iter().copied()).collect();
+    let mut pieces_left = pieces.iter();
+    let Some(first) = pieces_left.next() else {
+        return Flat { rows, cells: Cells::from_cells(Vec::new()), losers: Vec::new() };
+    };
+    let mut cells = first.cells.as_ref().clone();
+    for piece in pieces_left {
+        if cells.append_same_kind(&piece.cells).is_none() {
+            let all = pieces.iter().flat_map(|piece| (0..piece.cells.len()).filter_map(|index| piece.cells.get(index)));
+            cells = Cells::from_cells(all.collect());
+            break;
+        }
+    }
+    Flat { rows, cells, losers: Vec::new() }
+}
+
+/// The picked values, `(piece, index)`, packed by kind where they are all of one.
+fn gather(pieces: &[Piece], picks: &[(u32, u32)]) -> Cells {
+    let cells_of = |pick: &(u32, u32)| (pieces[pick.0 as usize].cells.as_ref(), pick.1 as usize);
+    let is_f64 = pieces.iter().all(|piece| matches!(*piece.cells, Cells::Uniform(Values::F64(_))));
+    if is_f64 {
+        let values = picks.iter().filter_map(|pick| match cells_of(pick) {
+            (Cells::Uniform(Values::F64(values)), index) => values.get(index).copied(),
+            _ => None,
+        });
+        return Cells::Uniform(Values::F64(values.collect()));
+    }
+    let is_null = pieces.iter().all(|piece| matches!(*piece.cells, Cells::Uniform(Values::Null(_))));
+    if is_null {
+        return Cells::Uniform(Values::Null(picks.len()));
+    }
+    let cells = picks.iter().map(cells_of).filter_map(|(cells, index)| cells.get(index));
+    Cells::from_cells(cells.collect())
+}

@@ -1,0 +1,246 @@
+//! Taking over from a process that died: its ring is packed into its journal, under its lock.
+//!
+//! # Order
+//! Lock, scan, ring. The ring's intent says which records have a frame number already: if the journal holds that number they are
+//! skipped, else they get that number again, cut at the same record, so a server that has seen the frame meets the same one.
+//!
+//! # Failure
+//! Killed in the middle, an adopter leaves what the next one needs: each frame is announced in the ring's header before it is
+//! written, and the ring is removed last.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use runferry_journal::{Journal, JournalError, JournalOptions, Lock, LockError, LockInfo, RealDisk, Scan, scan};
+use runferry_ring::{Orphan, RingError};
+use runferry_wire::record::SPOOLED;
+use runferry_wire::{Block, Doc, Frame, Kind, block, flags, payload};
+use thiserror::Error;
+
+use crate::batch::{Batch, Identity, Names, map_frame};
+use crate::{machine, rowspool};
+
+/// How often, and how many times, an adoption by somebody else is waited for: 2 s together.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const MOST_LOOKS: u32 = 100;
+
+/// Why a journal could not be taken over.
+#[derive(Debug, Error)]
+pub enum AdoptError {
+    /// Its writer is alive, or another adopter is at it.
+    #[error("the journal is in use by process {pid} on {host:?}")]
+    Alive {
+        /// The holder.
+        pid: u32,
+        /// Its host.
+        host: String,
+    },
+    /// The lock cannot be had.
+    #[error("cannot lock the journal")]
+    Lock(#[source] LockError),
+    /// The journal cannot be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// No OPEN frame survived: nobody knows whose frames these are.
+    #[error("the journal in {} has no readable OPEN frame", .0.display())]
+    NoOpen(PathBuf),
+    /// The ring cannot be read; the journal is whole as it is.
+    #[error("the ring cannot be adopted")]
+    Ring(#[from] RingError),
+}
+
+/// A journal whose lock is ours.
+#[derive(Debug)]
+pub struct Adopted {
+    /// Held until this is dropped.
+    pub lock: Lock,
+    /// What the journal holds now.
+    pub scan: Scan,
+    /// Run and writer.
+    pub identity: Identity,
+    /// The map of its OPEN frame.
+    pub open: Doc,
+    /// The OPEN frame.
+    pub open_frame: Vec<u8>,
+    /// Rows that were still in the ring.
+    pub recovered_rows: u64,
+}
+
+struct OrphanNames<'a>(&'a Orphan);
+
+impl Names for OrphanNames<'_> {
+    fn item(&self, id: u32) -> Option<&[u8]> {
+        self.0.name(id)
+    }
+}
+
+/// The map and the identity of an OPEN frame.
+pub fn read_open(frame: &[u8]) -> Option<(Identity, Doc)> {
+    let frame = Frame::read(frame).ok()?;
+    let raw = payload::decompress(&frame.header, frame.payload).ok()?;
+    let identity = Identity { run_id: frame.header.run_id, writer_id: frame.header.writer_id };
+    Some((identity, Doc::decode(&raw).ok()?))
+}
+
+/// Locks the journal in `dir` and packs the ring of its dead writer into it.
+///
+/// # Errors
+/// [`AdoptError`]. After `Ring` the journal can still be read and sent as it is: see [`lock_only`].
+pub fn adopt(dir: &Path) -> Result<Adopted, AdoptError> {
+    let before = LockInfo::read(dir).unwrap_or_default();
+    let mut adopted = lock_only(dir)?;
+    let ring_name = format!("runferry-{:016x}.ring", adopted.identity.writer_id);
+    let places = before.ring.iter().map(PathBuf::from).chain([machine::shm_dir().join(&ring_name), dir.join(&ring_name)]);
+    for path in places {
+        let orphan = match Orphan::open(&path) {
+            Ok(orphan) => orphan,
+            Err(RingError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let ring = *orphan.identity();
+        if (ring.run_id, ring.writer_id) != (adopted.identity.run_id, adopted.identity.writer_id) {
+            continue;
+        }
+        adopted.recovered_rows += pack_orphan(dir, &adopted, orphan)?;
+        adopted.scan = scan::scan(&RealDisk, dir)?;
+    }
+    Ok(adopted)
+}
+
+/// Locks a journal whose writer is gone, and reads what it holds.
+///
+/// # Errors
+/// [`AdoptError`], but for `Ring`.
+pub fn lock_only(dir: &Path) -> Result<Adopted, AdoptError> {
+    let before = LockInfo::read(dir).unwrap_or_default();
+    let pid = std::process::id();
+    let info = LockInfo {
+        pid,
+        start_ticks: machine::start_ticks(pid),
+        boot_id: machine::boot_id_text(),
+        host: machine::host(),
+        ..before
+    };
+    let lock = Lock::acquire(dir, &info).map_err(|error| match error {
+        LockError::Held(LockInfo { pid, host, .. }) => AdoptError::Alive { pid, host },
+        error @ LockError::Io { .. } => AdoptError::Lock(error),
+    })?;
+    let scan = scan::scan(&RealDisk, dir)?;
+    let open_frame = scan.open.clone().ok_or_else(|| AdoptError::NoOpen(dir.to_owned()))?;
+    let (identity, open) = read_open(&open_frame).ok_or_else(|| AdoptError::NoOpen(dir.to_owned()))?;
+    Ok(Adopted { lock, scan, identity, open, open_frame, recovered_rows: 0 })
+}
+
+/// Packs what the ring holds beyond the journal, and removes the ring. Returns the rows.
+fn pack_orphan(dir: &Path, adopted: &Adopted, mut orphan: Orphan) -> Result<u64, AdoptError> {
+    let mut next_seq = adopted.scan.next_seq;
+    let (mut from, mut cut) = (orphan.head(), None);
+    if let Some(intent) = orphan.intent() {
+        if intent.seq < next_seq {
+            from = from.max(intent.end);
+        } else if intent.seq == next_seq {
+            cut = Some(intent.end);
+        }
+    }
+
+    let mut batch = Batch::default();
+    let mut packed = Vec::new();
+    let mut spooled = Vec::new();
+    for entry in orphan.entries().filter(|entry| entry.end > from) {
+        let names = OrphanNames(&orphan);
+        if entry.kind == SPOOLED
+            && let Ok((kind, payload, path)) = rowspool::read(entry.payload)
+        {
+            batch.push(kind, &payload, entry.end, &names, Duration::ZERO);
+            spooled.push(path);
+        } else {
+            batch.push(entry.kind, entry.payload, entry.end, &names, Duration::ZERO);
+        }
+        if cut == Some(entry.end) {
+            batch.close();
+        }
+        while let Some(frame) = batch.pack(adopted.identity, next_seq, flags::RECOVERED) {
+            next_seq = frame.next_seq;
+            packed.push(frame);
+        }
+    }
+    batch.close();
+    while let Some(frame) = batch.pack(adopted.identity, next_seq, flags::RECOVERED) {
+        next_seq = frame.next_seq;
+        packed.push(frame);
+    }
+
+    if !packed.is_empty() {
+        let (identity, open) = (adopted.identity, adopted.open.clone());
+        let open_frame = move |seq| map_frame(identity, Kind::Open, seq, 0, 0, &open);
+        let disk = Arc::new(RealDisk);
+        let first_seq = adopted.scan.next_seq;
+        let options = JournalOptions::OFFLINE;
+        let mut journal = Journal::resume(disk, dir, &adopted.scan, open_frame, first_seq, options)?;
+        for frame in &packed {
+            orphan.set_intent(frame.seq, frame.end)?;
+            journal.append(&frame.frame)?;
+            orphan.release(frame.end)?;
+        }
+        if let Some(ticket) = journal.sync_ticket() {
+            ticket.sync()?;
+        }
+    }
+    orphan.remove()?;
+    for path in spooled {
+        // Left behind it is only litter.
+        std::fs::remove_file(path).ok();
+    }
+    Ok(packed.iter().map(|frame| frame.rows).sum())
+}
+
+/// The highest step in the journals of a run below `root`, those of dead writers adopted first; `None`: no row there.
+pub fn last_step(root: &Path, run_id: [u8; 16]) -> Option<i64> {
+    let run_name: String = run_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let run_dir = root.join(run_name);
+    let writers = std::fs::read_dir(run_dir).ok()?.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir());
+    writers
+        .filter_map(|dir| {
+            for _ in 0..MOST_LOOKS {
+                match adopt(&dir) {
+                    Ok(adopted) => return last_step_of(&adopted.scan),
+                    Err(AdoptError::Alive { pid, .. }) if is_being_adopted(&dir, pid) => std::thread::sleep(LOOK_AGAIN),
+                    // Alive, or not ours to write: what it holds counts all the same.
+                    Err(_) => break,
+                }
+            }
+            last_step_of(&scan::scan(&RealDisk, &dir).ok()?)
+        })
+        .max()
+}
+
+/// Whether the holder of the lock is not the ring's own process, but one that is packing the ring just now.
+fn is_being_adopted(dir: &Path, holder: u32) -> bool {
+    let ring = LockInfo::read(dir).ok().and_then(|info| info.ring);
+    ring.and_then(|path| Orphan::open(Path::new(&path)).ok()).is_some_and(|orphan| orphan.identity().pid != holder)
+}
+
+/// Steps never go back within a writer, so the last frame with rows has the highest.
+fn last_step_of(scan: &Scan) -> Option<i64> {
+    use runferry_journal::{Disk, Piece};
+    scan.pieces.iter().rev().find_map(|piece| {
+        let Piece::Frame { segment, offset, header } = piece else { return None };
+        if header.kind != Kind::Data {
+            return None;
+        }
+        let file = RealDisk.open_read(segment).ok()?;
+        let mut bytes = vec![0; header.frame_len()];
+        let mut filled = 0;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match file.pread(rest, offset + filled as u64).ok()? {
+                0 => return None,
+                read => filled += read,
+            }
+        }
+        let frame = Frame::read(&bytes).ok()?;
+        let raw = payload::decompress(&frame.header, frame.payload).ok()?;
+        let blocks = block::decode_wanted(&raw, &|_| false).ok()?;
+        blocks.iter().filter_map(|block| if let Block::Rows(rows) = block { rows.steps.last().copied() } else { None }).max()
+    })
+}

@@ -1,0 +1,409 @@
+//! Records to frames-to-be: the pure middle of the packer, shared by the living writer and by whoever adopts a dead one.
+//!
+//! # Order
+//! Frames leave in the order their records came in. Rows between two frames become one ROWS block, documents keep their own
+//! order beside it; the two commute, since rows touch metrics and documents do not.
+//!
+//! # Ends
+//! Each packed frame names the ring offset behind the last record that it holds whole. A record that is split over frames
+//! (a row of many megabytes) lends its end to the last of them, so packing it again after a crash repeats values, never loses one.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use runferry_wire::block::{self, Block};
+use runferry_wire::builder::RowsBuilder;
+use runferry_wire::record::{self, Dropped, Row};
+use runferry_wire::rows::{EMPTY_ROW_NAME, MAX_ROWS, Values};
+use runferry_wire::{Codec, Doc, Draft, Kind, flags, payload};
+
+/// A frame is closed when its block would be about this large.
+const TARGET_RAW_BYTES: usize = 640 << 10;
+/// A row is cut in the middle when its frame would grow beyond this.
+const MAX_RAW_BYTES: usize = 4 << 20;
+/// zstd level: the values are mostly noise, a higher one costs time and gains a few percent.
+const ZSTD_LEVEL: i32 = 1;
+
+/// Interned names and schemas, by id.
+pub trait Names {
+    /// The interned bytes.
+    fn item(&self, id: u32) -> Option<&[u8]>;
+}
+
+/// Who the frames belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The run.
+    pub run_id: [u8; 16],
+    /// The writer.
+    pub writer_id: u64,
+}
+
+/// A finished frame and what it stands for.
+#[derive(Debug, Clone)]
+pub struct Packed {
+    /// The frame's bytes.
+    pub frame: Vec<u8>,
+    /// Its number.
+    pub seq: u64,
+    /// The number behind it.
+    pub next_seq: u64,
+    /// Ring offset behind its last whole record.
+    pub end: u64,
+    /// Rows in it.
+    pub rows: u64,
+    /// Values in it.
+    pub points: u64,
+}
+
+/// The last value of a metric, for the run's summary.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Last {
+    /// A float.
+    F64(f64),
+    /// An integer.
+    I64(i64),
+    /// A truth value.
+    Bool(bool),
+    /// Text.
+    Str(String),
+    /// Histogram bytes.
+    Hist(Vec<u8>),
+    /// A msgpack value.
+    Json(Vec<u8>),
+    /// Printable form of a value that could not be kept.
+    Marker(String),
+}
+
+#[derive(Debug)]
+enum Ready {
+    Data { blocks: Vec<Block>, rows: u64, points: u64 },
+    Gap { reason: &'static str, counts: Dropped, detail: String },
+}
+
+/// Gathers records until they are due to become a frame.
+#[derive(Debug, Default)]
+pub struct Batch {
+    builder: RowsBuilder,
+    documents: Vec<Block>,
+    document_bytes: usize,
+    /// Slots of each schema, by schema id.
+    schemas: HashMap<u32, Vec<u32>>,
+    ready: VecDeque<(Ready, u64)>,
+    first_at: Option<Duration>,
+    /// Offset behind the last record taken in.
+    end: u64,
+    last: HashMap<String, Last>,
+    damaged: u64,
+}
+
+impl Batch {
+    /// Takes in one entry of the ring that ends at `end`. `now` is any monotonic time.
+    pub fn push(&mut self, entry_kind: u8, payload: &[u8], end: u64, names: &impl Names, now: Duration) {
+        self.first_at.get_or_insert(now);
+        let is_read = match entry_kind {
+            record::ROW_SCHEMA | record::ROW_NAMED => self.push_row(entry_kind, payload, names),
+            record::DOCUMENT => record::decode_document(payload).is_ok_and(|document| {
+                self.document_bytes += payload.len();
+                self.documents.push(document);
+                true
+            }),
+            record::DROPPED => Dropped::decode(payload).is_some_and(|(counts, reason)| {
+                self.close();
+                let detail = reason.text().to_owned();
+                self.ready.push_back((Ready::Gap { reason: "dropped", counts, detail }, end));
+                true
+            }),
+            _ => false,
+        };
+        self.end = end;
+        if !is_read {
+            self.damaged += 1;
+            self.close();
+            let counts = Dropped { rows: 1, points: 0, bytes: payload.len() as u64 };
+            let detail = format!("a record of kind {entry_kind} cannot be read");
+            self.ready.push_back((Ready::Gap { reason: "corrupt", counts, detail }, end));
+        } else if self.builder.byte_count() + self.document_bytes >= TARGET_RAW_BYTES || self.builder.row_count() >= MAX_ROWS - 1 {
+            self.close();
+        }
+    }
+
+    fn push_row(&mut self, entry_kind: u8, payload: &[u8], names: &impl Names) -> bool {
+        let schemas = &mut self.schemas;
+        let builder = &mut self.builder;
+        let mut schema_len = |schema: u32| {
+            if let Some(slots) = schemas.get(&schema) {
+                return Some(slots.len());
+            }
+            let ids = record::decode_schema(names.item(schema)?)?;
+            let slots: Option<Vec<u32>> = ids
+                .iter()
+                .map(|id| {
+                    let name = names.item(*id)?.strip_prefix(&[record::TAG_NAME])?;
+                    Some(builder.slot(std::str::from_utf8(name).ok()?))
+                })
+                .collect();
+            let slots = slots?;
+            let len = slots.len();
+            schemas.insert(schema, slots);
+            Some(len)
+        };
+        let len_of_schema = match entry_kind {
+            record::ROW_SCHEMA => {
+                let Some(raw) = payload.first_chunk::<4>() else { return false };
+                schema_len(u32::from_le_bytes(*raw))
+            }
+            _ => None,
+        };
+        let Some(row) = Row::decode(entry_kind, payload, |_| len_of_schema) else { return false };
+        if self.builder.row_count() > 0 && self.builder.last_step().is_some_and(|last| row.step < last) {
+            // Steps within a block never go back; only an adopter of a ring that two processes shared could see this.
+            self.close_rows();
+        }
+        self.builder.begin_row(row.step, row.time_us);
+        if row.is_empty() {
+            self.builder.push_empty();
+            return true;
+        }
+        if let (Some(floats), Some(slots)) = (row.floats(), row.schema.and_then(|schema| self.schemas.get(&schema))) {
+            for (slot, value) in slots.iter().zip(floats) {
+                self.builder.push_f64(*slot, value);
+            }
+            return true;
+        }
+        let slots: Vec<u32> = match row.schema.and_then(|schema| self.schemas.get(&schema)) {
+            Some(slots) => slots.clone(),
+            None => match row.inline_names().map(|name| name.map(|name| self.builder.slot(name))).collect() {
+                Some(slots) => slots,
+                None => return false,
+            },
+        };
+        let mut is_whole = true;
+        for (slot, value) in slots.into_iter().zip(row.values()) {
+            match value {
+                Some(value) => self.builder.push(slot, value),
+                None => is_whole = false,
+            }
+            if self.builder.byte_count() >= MAX_RAW_BYTES {
+                self.close_rows();
+                self.builder.begin_row(row.step, row.time_us);
+            }
+        }
+        is_whole
+    }
+
+
+    /// Ends the frame being gathered, if it holds anything.
+    pub fn close(&mut self) {
+        if self.builder.row_count() > 0 || !self.documents.is_empty() {
+            self.close_rows();
+        }
+    }
+
+    fn close_rows(&mut self) {
+        let points = self.builder.point_count();
+        let mut blocks = std::mem::take(&mut self.documents);
+        self.document_bytes = 0;
+        let mut rows = 0;
+        if self.builder.row_count() > 0 {
+            let block = self.builder.take();
+            rows = block.steps.len() as u64;
+            self.remember(&block.columns);
+            blocks.push(Block::Rows(block));
+        }
+        self.ready.push_back((Ready::Data { blocks, rows, points }, self.end));
+    }
+
+    fn remember(&mut self, columns: &[runferry_wire::Column]) {
+        for column in columns.iter().filter(|column| column.name != EMPTY_ROW_NAME) {
+            let last = match &column.values {
+                Values::Null(_) => None,
+                Values::F64(values) => values.last().map(|value| Last::F64(*value)),
+                Values::I64(values) => values.last().map(|value| Last::I64(*value)),
+                Values::Bool(values) => values.last().map(|value| Last::Bool(*value)),
+                Values::Str(values) => values.last().map(|value| Last::Str(value.clone())),
+                Values::Hist(values) => values.last().map(|value| Last::Hist(value.clone())),
+                Values::Json(values) => values.last().map(|value| Last::Json(value.clone())),
+                Values::Marker(values) => values.last().map(|(_, text)| Last::Marker(text.clone())),
+            };
+            match (last, self.last.get_mut(&column.name)) {
+                (Some(last), Some(slot)) => *slot = last,
+                (Some(last), None) => drop(self.last.insert(column.name.clone(), last)),
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// Whether the oldest record has waited for `linger`, or a frame is closed already.
+    pub fn is_due(&self, now: Duration, linger: Duration) -> bool {
+        !self.ready.is_empty() || self.first_at.is_some_and(|first| now.saturating_sub(first) >= linger)
+    }
+
+    /// Whether a closed frame waits to be packed.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether nothing is gathered.
+    pub fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.builder.row_count() == 0 && self.documents.is_empty()
+    }
+
+    /// Records that could not be read since the start.
+    pub fn damaged(&self) -> u64 {
+        self.damaged
+    }
+
+    /// The last value of every metric seen in a closed frame.
+    pub fn last_values(&self) -> &HashMap<String, Last> {
+        &self.last
+    }
+
+    /// Packs the oldest closed frame as number `seq`.
+    pub fn pack(&mut self, identity: Identity, seq: u64, extra_flags: u8) -> Option<Packed> {
+        let (ready, end) = self.ready.pop_front()?;
+        if self.is_empty() {
+            self.first_at = None;
+        }
+        Some(match ready {
+            Ready::Data { blocks, rows, points } => {
+                let has_documents = blocks.iter().any(|block| !matches!(block, Block::Rows(_)));
+                let documents = blocks.len() as u64 - u64::from(rows > 0);
+                let raw = block::encode_all(&blocks);
+                let (codec, stored) = payload::compress(&raw, ZSTD_LEVEL);
+                let draft = Draft {
+                    kind: Kind::Data,
+                    flags: extra_flags | if has_documents { flags::DOCS } else { 0 },
+                    run_id: identity.run_id,
+                    writer_id: identity.writer_id,
+                    seq,
+                    record_count: (rows + documents) as u32,
+                };
+                Packed { frame: draft.seal(codec, raw.len() as u32, &stored), seq, next_seq: seq + 1, end, rows, points }
+            }
+            Ready::Gap { reason, counts, detail } => {
+                let frame = gap_frame(identity, seq, 1, extra_flags, reason, counts, &detail);
+                Packed { frame, seq, next_seq: seq + 1, end, rows: 0, points: 0 }
+            }
+        })
+    }
+}
+
+/// A GAP frame: the only legal form of loss.
+pub fn gap_frame(
+    identity: Identity,
+    seq: u64,
+    count: u32,
+    extra_flags: u8,
+    reason: &str,
+    counts: Dropped,
+    detail: &str,
+) -> Vec<u8> {
+    let map = Doc::Map(vec![
+        ("reason".to_owned(), reason.into()),
+        ("rows".to_owned(), Doc::Int(counts.rows as i64)),
+        ("points".to_owned(), Doc::Int(counts.points as i64)),
+        ("bytes".to_owned(), Doc::Int(counts.bytes as i64)),
+        ("detail".to_owned(), detail.into()),
+    ]);
+    map_frame(identity, Kind::Gap, seq, count, extra_flags, &map)
+}
+
+/// A frame around one map: OPEN, FINISH or GAP.
+pub fn map_frame(identity: Identity, kind: Kind, seq: u64, record_count: u32, extra_flags: u8, map: &Doc) -> Vec<u8> {
+    let raw = map.encode();
+    let (codec, stored) = if raw.len() < 512 { (Codec::Plain, raw.clone()) } else { payload::compress(&raw, ZSTD_LEVEL) };
+    let Identity { run_id, writer_id } = identity;
+    Draft { kind, flags: extra_flags, run_id, writer_id, seq, record_count }.seal(codec, raw.len() as u32, &stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runferry_wire::record::{RowNames, Value, encode_row, encode_schema};
+    use runferry_wire::{Frame, block::decode_all};
+
+    const WHO: Identity = Identity { run_id: [1; 16], writer_id: 2 };
+
+    struct Table(Vec<Vec<u8>>);
+
+    impl Names for Table {
+        fn item(&self, id: u32) -> Option<&[u8]> {
+            self.0.get(id as usize).map(Vec::as_slice)
+        }
+    }
+
+    fn table() -> Table {
+        Table(vec![b"nloss".to_vec(), b"nacc".to_vec(), encode_schema(&[0, 1])])
+    }
+
+    fn row(step: i64, values: &[Value<'_>]) -> (u8, Vec<u8>) {
+        encode_row(RowNames::Schema(2), step, 1_000 + step, values)
+    }
+
+    fn unpack(packed: &Packed) -> Vec<Block> {
+        let frame = Frame::read(&packed.frame).expect("just packed");
+        decode_all(&payload::decompress(&frame.header, frame.payload).expect("just packed")).expect("just packed")
+    }
+
+    #[test]
+    fn rows_of_one_step_become_one_row_and_the_later_value_wins() {
+        let mut batch = Batch::default();
+        for (end, (step, loss)) in [(0, 1.0), (0, 2.0), (1, 3.0)].into_iter().enumerate() {
+            let (kind, payload) = row(step, &[Value::F64(loss), Value::I64(7)]);
+            batch.push(kind, &payload, end as u64 + 1, &table(), Duration::ZERO);
+        }
+
+        batch.close();
+        let packed = batch.pack(WHO, 1, 0).expect("closed");
+
+        assert_eq!((packed.rows, packed.points, packed.end), (2, 4, 3));
+        let [Block::Rows(rows)] = &unpack(&packed)[..] else { panic!("one block of rows") };
+        assert_eq!(rows.steps, [0, 1]);
+        assert_eq!(rows.columns[0].values, Values::F64(vec![2.0, 3.0]));
+        assert_eq!(batch.last_values()["loss"], Last::F64(3.0));
+    }
+
+    #[test]
+    fn a_row_larger_than_a_frame_is_cut_and_only_its_last_frame_takes_its_end() {
+        let mut batch = Batch::default();
+        let text = "x".repeat(3 << 20);
+        let (kind, payload) = encode_row(RowNames::Inline(&["a", "b", "c"]), 0, 0, &[Value::Str(&text); 3]);
+
+        batch.push(kind, &payload, 99, &table(), Duration::ZERO);
+        batch.close();
+
+        let ends: Vec<u64> = std::iter::from_fn(|| batch.pack(WHO, 1, 0)).map(|packed| packed.end).collect();
+        assert_eq!(ends, [0, 99]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_becomes_a_gap_in_its_place() {
+        let mut batch = Batch::default();
+        let (kind, payload) = row(0, &[Value::F64(1.0), Value::F64(1.0)]);
+        batch.push(kind, &payload, 1, &table(), Duration::ZERO);
+        batch.push(kind, &payload[..20], 2, &table(), Duration::ZERO);
+        batch.push(kind, &payload, 3, &table(), Duration::ZERO);
+        batch.close();
+
+        let kinds: Vec<Kind> = std::iter::from_fn(|| batch.pack(WHO, 1, 0))
+            .map(|packed| Frame::read(&packed.frame).expect("just packed").header.kind)
+            .collect();
+
+        assert_eq!(kinds, [Kind::Data, Kind::Gap, Kind::Data]);
+        assert_eq!(batch.damaged(), 1);
+    }
+
+    #[test]
+    fn an_empty_row_is_kept() {
+        let mut batch = Batch::default();
+        let (kind, payload) = encode_row(RowNames::Inline(&[]), 4, 0, &[]);
+        batch.push(kind, &payload, 1, &table(), Duration::ZERO);
+        batch.close();
+
+        let packed = batch.pack(WHO, 1, 0).expect("closed");
+
+        let [Block::Rows(rows)] = &unpack(&packed)[..] else { panic!("one block of rows") };
+        assert_eq!((rows.steps.as_slice(), rows.columns[0].name.as_str()), ([4].as_slice(), EMPTY_ROW_NAME));
+    }
+}

@@ -1,0 +1,352 @@
+//! The caller's side of the ring, under one process-private lock: steps, names, entries, and the counting of what is refused.
+//!
+//! # Steps
+//! The rules of the W&B SDK. `current` is the step of the open row. A call without `step` writes to it and moves on unless
+//! `commit=False`; a call with a later `step` moves there and stays unless `commit=True`; one with an earlier `step` is dropped
+//! whole and counted. Rows of one step that follow each other are merged by the packer, so nothing is held back here.
+//!
+//! # Invariants
+//! - What is refused becomes a DROPPED entry, at most one a second, so that the server counts it too.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use runferry_ring::{Producer, Pushed};
+use runferry_wire::block::Block;
+use runferry_wire::record::{
+    self, DOCUMENT, DROPPED, DropReason, Dropped, HAS_KINDS, ROW_HEAD_BYTES, ROW_SCHEMA, RowNames, SPOOLED, TAG_NAME, Value,
+};
+
+use crate::writer::Writer;
+use crate::{clock, rowspool};
+
+/// Largest call.
+const LARGEST_CALL_BYTES: usize = 64 << 20;
+/// A document has to fit a frame.
+const LARGEST_DOCUMENT_BYTES: usize = 4 << 20;
+/// Schemas interned; calls whose keys never repeat carry their names from then on.
+const MOST_SCHEMAS: usize = 1_024;
+/// Longest wait of a call while the packer makes no progress.
+const LONGEST_STALL: Duration = Duration::from_millis(250);
+/// And of all calls within a minute.
+const STALL_BUDGET: Duration = Duration::from_secs(1);
+const STALL_WINDOW: Duration = Duration::from_mins(1);
+const STALL_POLL: Duration = Duration::from_micros(500);
+/// How often drops are reported.
+const DROP_REPORT: Duration = Duration::from_secs(1);
+
+/// What became of a call.
+#[derive(Debug)]
+pub enum Taken {
+    /// A row is in the ring.
+    Done,
+    /// A document is in the ring.
+    Document,
+    /// The step lay behind; counted.
+    Behind,
+    /// Too large; counted.
+    Refused,
+    /// The writer is finished, or this is a forked child.
+    Closed,
+    /// No room: to be tried again without the lock.
+    Full {
+        /// Entry kind.
+        kind: u8,
+        /// Entry payload.
+        payload: Vec<u8>,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Intake {
+    producer: Producer,
+    dir: PathBuf,
+    current: i64,
+    is_closed: bool,
+    names: HashMap<String, u32>,
+    schemas: HashMap<Vec<u32>, u32>,
+    spooled: u64,
+    unreported: HashMap<u8, (DropReason, Dropped)>,
+    reported_at: Duration,
+    behind_rows: u64,
+    dropped_values: u64,
+    stalled: Duration,
+    stall_window: Duration,
+}
+
+impl Intake {
+    /// The caller's half of a new ring; rows begin at `start_step`.
+    pub fn new(producer: Producer, dir: PathBuf, start_step: i64) -> Self {
+        Self {
+            producer,
+            dir,
+            current: start_step,
+            is_closed: false,
+            names: HashMap::new(),
+            schemas: HashMap::new(),
+            spooled: 0,
+            unreported: HashMap::new(),
+            reported_at: Duration::ZERO,
+            behind_rows: 0,
+            dropped_values: 0,
+            stalled: Duration::ZERO,
+            stall_window: Duration::ZERO,
+        }
+    }
+
+    /// The step of the next call without one.
+    pub fn step(&self) -> i64 {
+        self.current
+    }
+
+    /// Whether nothing is taken any more.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Calls refused because their step lay behind.
+    pub fn behind_rows(&self) -> u64 {
+        self.behind_rows
+    }
+
+    /// Values under names that cannot be stored.
+    pub fn dropped_values(&self) -> u64 {
+        self.dropped_values
+    }
+
+    /// Takes nothing any more.
+    pub fn close(&mut self) {
+        self.is_closed = true;
+        self.producer.close();
+    }
+
+    /// The step this call writes to; `None`: it lies behind.
+    #[inline]
+    fn place(&mut self, step: Option<i64>, commit: Option<bool>) -> Option<i64> {
+        let at = match step {
+            None => self.current,
+            Some(step) if step < self.current => return None,
+            Some(step) => step,
+        };
+        let is_committed = commit.unwrap_or(step.is_none());
+        self.current = if is_committed { at.saturating_add(1) } else { at };
+        Some(at)
+    }
+
+    /// A row of a schema that [`Self::take_row`] has given; without kinds all values are floats.
+    #[inline]
+    pub fn take_known(
+        &mut self,
+        schema: u32,
+        bits: &[u64],
+        kinds: Option<&[u8]>,
+        step: Option<i64>,
+        commit: Option<bool>,
+        time_us: i64,
+    ) -> Taken {
+        if self.is_closed {
+            return Taken::Closed;
+        }
+        let Some(step) = self.place(step, commit) else { return self.count_behind(bits.len()) };
+        if !self.unreported.is_empty() {
+            self.report_drops(false);
+        }
+        let len = ROW_HEAD_BYTES + bits.len() * 8 + kinds.map_or(0, <[u8]>::len);
+        let fill = |out: &mut [u8]| fill_row(out, schema, step, time_us, bits, kinds);
+        match self.producer.push_with(ROW_SCHEMA, len, fill) {
+            Pushed::Done => Taken::Done,
+            Pushed::Closed => Taken::Closed,
+            full_or_large => {
+                let mut payload = vec![0; len];
+                fill(&mut payload);
+                match full_or_large {
+                    Pushed::TooLarge => self.spool(ROW_SCHEMA, &payload),
+                    _ => Taken::Full { kind: ROW_SCHEMA, payload },
+                }
+            }
+        }
+    }
+
+    /// Any other row. Also the schema of its names, by which the next such row may come.
+    pub fn take_row(
+        &mut self,
+        names: &[&str],
+        values: &[Value<'_>],
+        step: Option<i64>,
+        commit: Option<bool>,
+        time_us: i64,
+    ) -> (Taken, Option<u32>) {
+        if self.is_closed {
+            return (Taken::Closed, None);
+        }
+        let Some(step) = self.place(step, commit) else { return (self.count_behind(names.len()), None) };
+        let bytes: usize = values.iter().map(Value::byte_count).sum::<usize>() + names.iter().map(|name| name.len()).sum::<usize>();
+        if bytes > LARGEST_CALL_BYTES {
+            self.count(DropReason::TooLarge, Dropped { rows: 1, points: names.len() as u64, bytes: bytes as u64 });
+            return (Taken::Refused, None);
+        }
+        self.report_drops(false);
+        let schema = self.schema_of(names);
+        let row_names = schema.map_or(RowNames::Inline(names), RowNames::Schema);
+        let (kind, payload) = record::encode_row(row_names, step, time_us, values);
+        (self.push(kind, payload), schema)
+    }
+
+    /// Counts values under names that cannot be stored.
+    pub fn count_dropped_values(&mut self, values: u64) {
+        self.dropped_values += values;
+    }
+
+    /// Changes of config, summary or meta.
+    pub fn take_document(&mut self, block: &Block) -> Taken {
+        if self.is_closed {
+            return Taken::Closed;
+        }
+        let Some(payload) = record::encode_document(block) else { return Taken::Refused };
+        if payload.len() > LARGEST_DOCUMENT_BYTES {
+            self.count(DropReason::TooLarge, Dropped { rows: 1, points: 0, bytes: payload.len() as u64 });
+            return Taken::Refused;
+        }
+        match self.push(DOCUMENT, payload) {
+            Taken::Done => Taken::Document,
+            other => other,
+        }
+    }
+
+    fn push(&mut self, kind: u8, payload: Vec<u8>) -> Taken {
+        match self.producer.push(kind, &[&payload]) {
+            Pushed::Done => Taken::Done,
+            Pushed::Closed => Taken::Closed,
+            Pushed::Full => Taken::Full { kind, payload },
+            Pushed::TooLarge => self.spool(kind, &payload),
+        }
+    }
+
+    /// An entry larger than the ring takes goes through a file.
+    fn spool(&mut self, kind: u8, payload: &[u8]) -> Taken {
+        self.spooled += 1;
+        match rowspool::write(&self.dir, self.spooled, kind, payload) {
+            Ok(entry) => self.push(SPOOLED, entry),
+            Err(_) => {
+                self.count(DropReason::Full, Dropped { rows: 1, points: 0, bytes: payload.len() as u64 });
+                Taken::Refused
+            }
+        }
+    }
+
+    /// The schema of these names, interned if need be; `None`: the row has to carry its names.
+    fn schema_of(&mut self, names: &[&str]) -> Option<u32> {
+        let mut ids = Vec::with_capacity(names.len());
+        for name in names {
+            let id = match self.names.get(*name) {
+                Some(id) => *id,
+                None if self.schemas.len() >= MOST_SCHEMAS => return None,
+                None => {
+                    let mut item = vec![TAG_NAME];
+                    item.extend_from_slice(name.as_bytes());
+                    let id = self.producer.intern(&item)?;
+                    self.names.insert((*name).to_owned(), id);
+                    id
+                }
+            };
+            ids.push(id);
+        }
+        if let Some(schema) = self.schemas.get(&ids) {
+            return Some(*schema);
+        }
+        if self.schemas.len() >= MOST_SCHEMAS {
+            return None;
+        }
+        let schema = self.producer.intern(&record::encode_schema(&ids))?;
+        self.schemas.insert(ids, schema);
+        Some(schema)
+    }
+
+    fn count_behind(&mut self, points: usize) -> Taken {
+        self.behind_rows += 1;
+        self.count(DropReason::Behind, Dropped { rows: 1, points: points as u64, bytes: 0 });
+        Taken::Behind
+    }
+
+    /// Counts a row that found no room.
+    pub fn count_full(&mut self, payload: &[u8]) {
+        self.count(DropReason::Full, Dropped { rows: 1, points: 0, bytes: payload.len() as u64 });
+    }
+
+    fn count(&mut self, reason: DropReason, more: Dropped) {
+        let (_, counts) = self.unreported.entry(reason as u8).or_insert((reason, Dropped::default()));
+        counts.rows += more.rows;
+        counts.points += more.points;
+        counts.bytes += more.bytes;
+    }
+
+    /// Puts what was refused into the ring, at most once a second unless it is `now`.
+    pub fn report_drops(&mut self, now: bool) {
+        if self.unreported.is_empty() || !(now || clock::mono().saturating_sub(self.reported_at) >= DROP_REPORT) {
+            return;
+        }
+        self.reported_at = clock::mono();
+        let producer = &mut self.producer;
+        self.unreported.retain(|_, (reason, counts)| {
+            // No room for it now: next time.
+            producer.push(DROPPED, &[&counts.encode(*reason)]) != Pushed::Done
+        });
+    }
+
+    /// Whether a call may go on waiting, having waited `slice` more without any progress.
+    fn may_stall(&mut self, slice: Duration) -> bool {
+        let now = clock::mono();
+        if now.saturating_sub(self.stall_window) > STALL_WINDOW {
+            self.stall_window = now;
+            self.stalled = Duration::ZERO;
+        }
+        self.stalled += slice;
+        self.stalled < STALL_BUDGET
+    }
+}
+
+#[inline]
+fn fill_row(out: &mut [u8], schema: u32, step: i64, time_us: i64, bits: &[u64], kinds: Option<&[u8]>) {
+    let Some((head, rest)) = out.split_first_chunk_mut::<ROW_HEAD_BYTES>() else { return };
+    let flags = if kinds.is_some() { HAS_KINDS } else { 0 };
+    let words = [u64::from(schema) | u64::from(flags) << 32, step as u64, time_us as u64];
+    for (to, word) in head.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *to = word.to_le_bytes();
+    }
+    let Some((values, behind)) = rest.split_at_mut_checked(bits.len() * 8) else { return };
+    for (to, bits) in values.as_chunks_mut::<8>().0.iter_mut().zip(bits) {
+        *to = bits.to_le_bytes();
+    }
+    if let Some(kinds) = kinds {
+        behind.copy_from_slice(kinds);
+    }
+}
+
+/// Pushes an entry as soon as there is room: without end while the packer makes progress, else 250 ms at most. To be called
+/// without the lock around `intake`.
+pub fn push_waiting(writer: &Writer, intake: &Mutex<Intake>, kind: u8, payload: &[u8]) -> bool {
+    let mut stalled = Duration::ZERO;
+    let mut progress = writer.wake();
+    loop {
+        std::thread::sleep(STALL_POLL);
+        let mut intake = intake.lock().unwrap_or_else(PoisonError::into_inner);
+        match intake.producer.push(kind, &[payload]) {
+            Pushed::Done => return true,
+            Pushed::Closed | Pushed::TooLarge => return false,
+            Pushed::Full => {}
+        }
+        let now = writer.wake();
+        if now == progress {
+            stalled += STALL_POLL;
+            if stalled >= LONGEST_STALL || !intake.may_stall(STALL_POLL) {
+                return false;
+            }
+        } else {
+            progress = now;
+            stalled = Duration::ZERO;
+        }
+    }
+}

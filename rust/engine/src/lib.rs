@@ -1,0 +1,23 @@
+//! Threads, time and order: ring to frames to journal to transport. No Python.
+//!
+//! One [`Writer`] is one start of one process writing to a run. Three threads serve it: `rf-pack` (ring to journal),
+//! `rf-sync` (fdatasync) and `rf-send` (journal to server). Only here do "written" and "acked" meet.
+
+pub mod adopt;
+pub mod batch;
+pub mod clock;
+pub mod inspect;
+pub mod intake;
+pub mod machine;
+mod pack;
+pub mod rowspool;
+mod send;
+mod shared;
+mod source;
+mod sync_disk;
+mod thread;
+pub mod upload;
+mod writer;
+
+pub use pack::Fsync;
+pub use writer::{Flushed, Options, Reach, StartError, Status, Writer};

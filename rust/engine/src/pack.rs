@@ -1,0 +1,472 @@
+//! Thread `rf-pack`: ring -> batch -> frame -> journal -> outbox.
+//!
+//! # Who owns what
+//! The thread owns the batch and the journal, so neither has a lock; the ring alone is shared with the callers of `log()`.
+//!
+//! # Order
+//! Commit order of the ring: program order within a calling thread, none between threads. Before frame N is written anywhere the
+//! ring's header says where its records end, so an adopter gives number N to the same records.
+//!
+//! # Waiting
+//! The thread sleeps in its inbox and polls the ring: 5 ms while busy, up to 250 ms idle. A flush wakes it, a caller that finds the
+//! ring full wakes it; an ordinary `log()` never does.
+//!
+//! # Shutdown
+//! `Finish` drains the ring and writes the last frame; `Stop` ends the thread. A closed inbox is a `Stop`.
+//!
+//! # Failure
+//! A frame that the journal cannot take stays in the outbox (8 MiB), its records stay in the ring, and both are tried again each
+//! second. Beyond that the ring fills, and callers drop with a count. Sending goes on all the while.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::Duration;
+
+use bytes::Bytes;
+use runferry_journal::{Disk, Journal, JournalError, JournalOptions, ack};
+use runferry_ring::{Consumer, Names as RingNames};
+use runferry_wire::record::SPOOLED;
+use runferry_wire::{Doc, Kind, flags};
+
+use crate::batch::{Batch, Identity, Last, Names, Packed, map_frame};
+use crate::clock;
+use crate::rowspool;
+use crate::shared::{Counters, Item, OUTBOX_BYTES, Shared};
+use crate::sync_disk::SyncJob;
+
+const BUSY_POLL: Duration = Duration::from_millis(5);
+const IDLE_POLL: Duration = Duration::from_millis(250);
+/// How often the journal is trimmed, the hint written, a failing disk tried again.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Entries taken from the ring before frames are written and the inbox is looked at.
+const ENTRIES_A_ROUND: usize = 20_000;
+
+/// When the journal is forced to the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fsync {
+    /// Only on `flush(durable)` and `finish`.
+    Never,
+    /// At most once a second, and only while the oldest frame that is not durably acked is older than a second.
+    Adaptive,
+    /// Once a second.
+    Interval,
+    /// Behind every frame.
+    Always,
+}
+
+/// What the packer is asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// The ring is full.
+    Wake,
+    /// Everything logged so far goes to the journal; `durable`: and to the device.
+    Flush { durable: bool, done: SyncSender<Result<u64, String>> },
+    /// Nothing more is logged: write the last frame. Answers its number.
+    Finish { map: Doc, done: SyncSender<Result<u64, String>> },
+    /// The last values of all metrics.
+    LastValues { done: SyncSender<Vec<(String, Last)>> },
+    /// End.
+    Stop,
+}
+
+/// What the thread is made from.
+pub(crate) struct Packer {
+    pub(crate) identity: Identity,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) consumer: Consumer,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    pub(crate) journal: Journal,
+    pub(crate) open: Doc,
+    pub(crate) options: JournalOptions,
+    pub(crate) is_online: bool,
+    pub(crate) fsync: Fsync,
+    pub(crate) linger_ms: Arc<AtomicU64>,
+    pub(crate) to_sync: SyncSender<SyncJob>,
+}
+
+struct InterimNames(RingNames);
+
+impl Names for InterimNames {
+    fn item(&self, id: u32) -> Option<&[u8]> {
+        self.0.lookup(id)
+    }
+}
+
+/// A frame that the journal would not take yet.
+struct Waiting {
+    seq: u64,
+    next_seq: u64,
+    end: u64,
+    frame: Bytes,
+}
+
+struct Loop {
+    it: Packer,
+    batch: Batch,
+    names: InterimNames,
+    waiting: VecDeque<Waiting>,
+    next_seq: u64,
+    /// Spooled entries to be removed once the ring up to `end` is journaled.
+    spooled: VecDeque<(u64, PathBuf)>,
+    last_housekeeping: Duration,
+    last_sync: Duration,
+    synced_next_seq: u64,
+    acked_hint: u64,
+    finished: Option<u64>,
+}
+
+/// The thread's body.
+pub(crate) fn run(packer: Packer, inbox: &Receiver<Command>) {
+    let names = InterimNames(packer.consumer.names());
+    let next_seq = packer.journal.next_seq();
+    let mut this = Loop {
+        it: packer,
+        batch: Batch::default(),
+        names,
+        waiting: VecDeque::new(),
+        next_seq,
+        spooled: VecDeque::new(),
+        last_housekeeping: clock::mono(),
+        last_sync: clock::mono(),
+        synced_next_seq: next_seq,
+        acked_hint: 0,
+        finished: None,
+    };
+    let mut wait = BUSY_POLL;
+    loop {
+        let told = inbox.recv_timeout(wait);
+        let entries = this.drain(ENTRIES_A_ROUND);
+        // A round that came back full has more to fetch; an idle ring is asked less and less often.
+        wait = match entries {
+            ENTRIES_A_ROUND => Duration::ZERO,
+            0 => (wait.max(BUSY_POLL) * 2).min(IDLE_POLL),
+            _ => BUSY_POLL,
+        };
+        if !this.batch.is_empty() {
+            wait = wait.min(BUSY_POLL * 4);
+        }
+        if this.batch.is_due(clock::mono(), this.linger()) {
+            this.batch.close();
+        }
+        this.write_ready();
+        this.keep_house();
+        match told {
+            Ok(Command::Wake) => wait = Duration::ZERO,
+            Ok(Command::Flush { durable, done }) => this.flush(durable, done),
+            // `.ok()`, here and below: a caller may have stopped waiting; that is its right.
+            Ok(Command::Finish { map, done }) => {
+                let result = this.finish(&map);
+                done.send(result).ok();
+            }
+            Ok(Command::LastValues { done }) => {
+                this.write_all();
+                let values = this.batch.last_values().iter().map(|(name, last)| (name.clone(), last.clone()));
+                done.send(values.collect()).ok();
+            }
+            Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+    this.end();
+}
+
+impl Loop {
+    fn linger(&self) -> Duration {
+        Duration::from_millis(self.it.linger_ms.load(Ordering::Relaxed))
+    }
+
+    /// Takes at most `limit` entries out of the ring; how many.
+    fn drain(&mut self, limit: usize) -> usize {
+        let now = clock::mono();
+        let mut count = 0;
+        while count < limit && self.it.shared.state().unjournaled_bytes() < OUTBOX_BYTES {
+            // The outbox is looked at once per 256 entries, not per entry.
+            let mut taken = 0;
+            while taken < 256
+                && let Some(entry) = self.it.consumer.next()
+            {
+                taken += 1;
+                if entry.kind == SPOOLED {
+                    match rowspool::read(entry.payload) {
+                        Ok((kind, payload, path)) => {
+                            self.batch.push(kind, &payload, entry.end, &self.names, now);
+                            self.spooled.push_back((entry.end, path));
+                        }
+                        Err(_) => self.batch.push(SPOOLED, entry.payload, entry.end, &self.names, now),
+                    }
+                } else {
+                    self.batch.push(entry.kind, entry.payload, entry.end, &self.names, now);
+                }
+            }
+            count += taken;
+            if taken < 256 {
+                break;
+            }
+            if self.batch.has_ready() {
+                self.write_ready();
+            }
+        }
+        let damaged = self.batch.damaged() + u64::from(self.it.consumer.damaged_bytes() > 0);
+        self.it.shared.counters.damaged_records.store(damaged, Ordering::Relaxed);
+        count
+    }
+
+    /// Everything that is in the ring goes to the journal, whether it is due or not.
+    fn write_all(&mut self) {
+        while self.drain(ENTRIES_A_ROUND) == ENTRIES_A_ROUND {}
+        self.batch.close();
+        self.write_ready();
+    }
+
+    fn write_ready(&mut self) {
+        while let Some(packed) = self.batch.pack(self.it.identity, self.next_seq, 0) {
+            self.it.consumer.set_intent(packed.seq, packed.end);
+            self.write(packed);
+        }
+    }
+
+    fn write(&mut self, packed: Packed) {
+        let counters = &self.it.shared.counters;
+        Counters::add(&counters.packed_frames, 1);
+        Counters::add(&counters.packed_rows, packed.rows);
+        Counters::add(&counters.packed_points, packed.points);
+        self.next_seq = packed.next_seq;
+        let frame = Bytes::from(packed.frame);
+        let is_journaled = self.waiting.is_empty() && self.append(&frame);
+        if is_journaled {
+            self.journaled(packed.end, packed.next_seq, frame.len());
+        } else {
+            let Packed { seq, next_seq, end, .. } = packed;
+            self.waiting.push_back(Waiting { seq, next_seq, end, frame: frame.clone() });
+        }
+        let Packed { seq, next_seq, .. } = packed;
+        self.it.shared.offer(Item { seq, next_seq, frame, is_journaled, packed_at: clock::mono() });
+        if is_journaled && self.it.fsync == Fsync::Always {
+            self.request_sync(None);
+        }
+    }
+
+    /// Whether the journal took the frame. The error is kept for `status()`.
+    fn append(&mut self, frame: &[u8]) -> bool {
+        let Err(error) = self.it.journal.append(frame) else { return true };
+        let journal_state = if matches!(error, JournalError::Full { .. }) { "full" } else { "degraded" };
+        let text = chain(&error);
+        self.it.shared.change(|state| {
+            state.journal_state = journal_state;
+            state.last_error = text;
+        });
+        false
+    }
+
+    fn journaled(&mut self, end: u64, next_seq: u64, frame_bytes: usize) {
+        let counters = &self.it.shared.counters;
+        Counters::add(&counters.journaled_frames, 1);
+        Counters::add(&counters.journaled_bytes, frame_bytes as u64);
+        self.it.consumer.release(end);
+        while self.spooled.front().is_some_and(|(spooled_end, _)| *spooled_end <= end) {
+            if let Some((_, path)) = self.spooled.pop_front() {
+                // Left behind it is only litter: its records are in the journal.
+                std::fs::remove_file(path).ok();
+            }
+        }
+        let bytes = self.it.journal.bytes();
+        self.it.shared.change(|state| {
+            state.journaled_next_seq = next_seq;
+            state.journal_bytes = bytes;
+        });
+    }
+
+    fn keep_house(&mut self) {
+        let now = clock::mono();
+        if now.saturating_sub(self.last_housekeeping) < HOUSEKEEPING {
+            return;
+        }
+        self.last_housekeeping = now;
+        let synced = self.it.journal.durable_next_seq();
+        self.it.shared.change(|state| state.synced_next_seq = state.synced_next_seq.max(synced));
+        self.retry_waiting();
+        self.rewrite_doubtful();
+        self.trim();
+        let (oldest, is_behind) = {
+            let state = self.it.shared.state();
+            (state.items.front().map(|item| item.packed_at), self.synced_next_seq < state.journaled_next_seq)
+        };
+        let is_overdue = oldest.is_some_and(|packed_at| now.saturating_sub(packed_at) >= Duration::from_secs(1));
+        let is_wanted = match self.it.fsync {
+            Fsync::Never | Fsync::Always => false,
+            Fsync::Interval => true,
+            Fsync::Adaptive => !self.it.is_online || is_overdue,
+        };
+        if is_wanted && is_behind && now.saturating_sub(self.last_sync) >= HOUSEKEEPING {
+            self.last_sync = now;
+            self.request_sync(None);
+        }
+    }
+
+    /// Offers the frames again that the journal would not take. What the server has meanwhile needs no journal.
+    fn retry_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let durable = self.it.shared.state().durable_next_seq;
+        while self.waiting.front().is_some_and(|waiting| waiting.next_seq <= durable) {
+            let Some(waiting) = self.waiting.pop_front() else { break };
+            self.it.consumer.release(waiting.end);
+        }
+        let first = self.waiting.front().map_or(self.next_seq, |waiting| waiting.seq);
+        if self.it.journal.next_seq() != first {
+            // Frames below went to the server alone: the journal goes on behind them, in a segment of its own.
+            match self.new_journal(first) {
+                Ok(journal) => self.it.journal = journal,
+                Err(error) => return self.it.shared.set_error(chain(&error)),
+            }
+        }
+        while let Some(waiting) = self.waiting.pop_front() {
+            if !self.append(&waiting.frame) {
+                self.waiting.push_front(waiting);
+                return;
+            }
+            self.it.shared.change(|state| {
+                if let Some(item) = state.items.iter_mut().find(|item| item.seq == waiting.seq) {
+                    item.is_journaled = true;
+                }
+            });
+            self.journaled(waiting.end, waiting.next_seq, waiting.frame.len());
+        }
+        self.it.shared.change(|state| state.journal_state = "ok");
+    }
+
+    fn new_journal(&self, first_seq: u64) -> Result<Journal, JournalError> {
+        let (identity, open) = (self.it.identity, self.it.open.clone());
+        let open_frame = move |seq| map_frame(identity, Kind::Open, seq, 0, 0, &open);
+        Journal::create(Arc::clone(&self.it.disk), &self.it.dir, open_frame, first_seq, self.it.options)
+    }
+
+    /// After a failed fsync nothing the old segment holds is believed: what is still in memory is written anew.
+    fn rewrite_doubtful(&mut self) {
+        let Some(doubt) = self.it.journal.doubt() else { return };
+        let frames: Vec<Bytes> = {
+            let state = self.it.shared.state();
+            let journaled = state.items.iter().filter(|item| item.is_journaled && item.next_seq > doubt.seq);
+            journaled.map(|item| item.frame.clone()).collect()
+        };
+        let first = frames.first().and_then(|frame| runferry_wire::Header::decode(frame).ok()).map(|header| header.seq);
+        let Some(first) = first else { return };
+        self.it.journal.restart_from(first);
+        let is_rewritten = frames.iter().all(|frame| self.append(frame));
+        self.it.shared.change(|state| {
+            state.journal_state = "degraded";
+            if is_rewritten {
+                state.last_error = format!("fsync failed; frames from {first} on were written to a new segment");
+            }
+        });
+    }
+
+    fn trim(&mut self) {
+        let durable = self.it.shared.state().durable_next_seq;
+        if durable == self.acked_hint || !self.it.is_online {
+            return;
+        }
+        self.acked_hint = durable;
+        let trimmed = self.it.journal.trim(durable);
+        // A hint that is lost costs sending again, and nothing else.
+        ack::write_hint(&*self.it.disk, &self.it.dir, self.it.identity.writer_id, durable).ok();
+        if let Err(error) = trimmed {
+            self.it.shared.set_error(chain(&error));
+        }
+        let (bytes, first_seq) = (self.it.journal.bytes(), self.it.journal.first_seq());
+        self.it.shared.change(|state| {
+            state.journal_bytes = bytes;
+            state.first_seq = first_seq;
+        });
+    }
+
+    /// Hands what is not on the device yet to `rf-sync`. Without `done` a busy `rf-sync` is left alone.
+    fn request_sync(&mut self, done: Option<SyncSender<Result<u64, String>>>) {
+        let next_seq = self.next_seq;
+        let Some(ticket) = self.it.journal.sync_ticket() else {
+            self.synced_next_seq = next_seq;
+            if let Some(done) = done {
+                done.send(Ok(next_seq)).ok();
+            }
+            return;
+        };
+        let is_waited_for = done.is_some();
+        let job = SyncJob { ticket, next_seq, done };
+        let sent = if is_waited_for { self.it.to_sync.send(job).is_ok() } else { self.it.to_sync.try_send(job).is_ok() };
+        if sent {
+            self.synced_next_seq = next_seq;
+        }
+    }
+
+    fn flush(&mut self, durable: bool, done: SyncSender<Result<u64, String>>) {
+        self.write_all();
+        self.retry_waiting();
+        if !self.waiting.is_empty() {
+            let error = self.it.shared.state().last_error.clone();
+            done.send(Err(format!("{} frames are not in the journal: {error}", self.waiting.len()))).ok();
+        } else if durable {
+            self.request_sync(Some(done));
+        } else {
+            done.send(Ok(self.next_seq)).ok();
+        }
+    }
+
+    fn finish(&mut self, map: &Doc) -> Result<u64, String> {
+        if let Some(seq) = self.finished {
+            return Ok(seq);
+        }
+        self.write_all();
+        self.retry_waiting();
+        let mut map = map.clone();
+        let counters = &self.it.shared.counters;
+        for (name, counter) in [
+            ("rows", &counters.accepted_rows),
+            ("points", &counters.packed_points),
+            ("dropped_rows", &counters.dropped_rows),
+            ("marked_values", &counters.marked_values),
+        ] {
+            map.set(name, Doc::Int(Counters::get(counter) as i64));
+        }
+        let seq = self.next_seq;
+        let frame = map_frame(self.it.identity, Kind::Finish, seq, 0, flags::LAST, &map);
+        let end = self.it.consumer.cursor();
+        self.it.consumer.set_intent(seq, end);
+        self.write(Packed { frame, seq, next_seq: seq + 1, end, rows: 0, points: 0 });
+        self.finished = Some(seq);
+        self.it.shared.change(|state| state.is_finished = true);
+        self.it.shared.frames.notify_one();
+        if !self.waiting.is_empty() {
+            return Err(self.it.shared.state().last_error.clone());
+        }
+        match self.it.journal.sync_ticket().map(|ticket| ticket.sync()) {
+            None | Some(Ok(())) => Ok(seq),
+            Some(Err(error)) => Err(chain(&error)),
+        }
+    }
+
+    fn end(mut self) {
+        self.write_all();
+        self.retry_waiting();
+        self.trim();
+        if self.waiting.is_empty() {
+            // Everything is in the journal: an adopter has no use for the ring. A file that stays is adopted as empty.
+            self.it.consumer.unlink().ok();
+        }
+    }
+}
+
+/// An error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,362 @@
+//! Thread `rf-send`: frames to the server, as the session allows, again and again until they are durably acked.
+//!
+//! # Who owns what
+//! The thread owns the connection, the session and the backoff; it reads frames from a [`Source`] and tells [`Shared`] what is acked.
+//!
+//! # Waiting
+//! For the server's next word, for new frames, for the session's next deadline, or for the end.
+//!
+//! # Shutdown
+//! When the source is over and all of it is durably acked; or at once when told to stop. What is not acked stays in the journal.
+//!
+//! # Failure
+//! No failure ends the thread but one that only the user can mend (address, refused run): state and reason are in `status()`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use runferry_transport::answer::Event;
+use runferry_transport::connection::{Connection, OpenRequest, Outgoing, Timeouts};
+use runferry_transport::door::Door;
+use runferry_transport::proto::Beat;
+use runferry_transport::retry::{Backoff, Pause};
+use runferry_transport::session::{Due, FrameSize, GapCause, Reaction, Resume, Session, Verdict};
+use runferry_transport::{RetryCause, TransportError};
+use runferry_wire::Header;
+use runferry_wire::record::Dropped;
+
+use crate::batch::gap_frame;
+use crate::clock;
+use crate::shared::{Connection as State, Counters, Shared};
+use crate::source::Source;
+
+/// Frames handed to the connection at once.
+const ROUND_BYTES: usize = 2 << 20;
+/// How long the server gets to end the stream after Bye.
+const BYE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a sender is made from.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    pub(crate) base_url: String,
+    pub(crate) api_key: Option<String>,
+    pub(crate) client: String,
+    pub(crate) shared: Arc<Shared>,
+    /// How long the packer lets frames fill; the server may ask for more.
+    pub(crate) linger_ms: Arc<AtomicU64>,
+    /// Not the living writer: `sync`, an adopter, a local server.
+    pub(crate) is_replay: bool,
+}
+
+/// How a sender ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// All there is is durably on the server.
+    Done,
+    /// It was told to.
+    Stopped,
+    /// Only the user can help; or as many attempts failed as were allowed.
+    GaveUp(TransportError),
+}
+
+/// How one connection ended, without an error.
+enum Parted {
+    Done,
+    Stopped,
+    Reconnect,
+}
+
+/// The thread's body.
+pub(crate) fn run(sender: &Sender, source: impl Source) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return sender.shared.set_error(format!("no network runtime: {error}")),
+    };
+    runtime.block_on(serve(sender, source, None));
+}
+
+/// Sends until the end. `most_failures`: give up after so many failed attempts in a row; `None`: never.
+pub(crate) async fn serve(sender: &Sender, mut source: impl Source, most_failures: Option<u32>) -> Ended {
+    let shared = &*sender.shared;
+    let mut session = Session::new(shared.state().durable_next_seq, fastrand::Rng::new());
+    let mut backoff = Backoff::new();
+    let mut gaps = HashMap::new();
+    let (mut failures, mut furthest) = (0, 0);
+    loop {
+        let parted = tokio::select! {
+            () = stopped(shared) => Ok(Parted::Stopped),
+            parted = connect(sender, &mut source, &mut session, &mut backoff, &mut gaps) => parted,
+        };
+        let now = clock::mono();
+        let pause = match parted {
+            Ok(Parted::Done) => {
+                shared.change(|state| state.connection = State::Done);
+                return Ended::Done;
+            }
+            Ok(Parted::Stopped) => return Ended::Stopped,
+            Ok(Parted::Reconnect) => {
+                session.disconnected(None);
+                backoff.closed(now);
+                session.reconnect_at().map_or(Duration::ZERO, |at| at.saturating_sub(now))
+            }
+            Err(error) => {
+                session.disconnected(Some(&error));
+                Counters::add(&shared.counters.retries, 1);
+                shared.change(|state| {
+                    state.connection = state_of(&error);
+                    state.last_error = error.to_string();
+                });
+                let pause = backoff.failed(&error, now, fastrand::f64());
+                // Attempts that brought something forward do not count.
+                failures = if session.durable_next_seq() > furthest { 1 } else { failures + 1 };
+                furthest = furthest.max(session.durable_next_seq());
+                if most_failures.is_some_and(|most| failures >= most) {
+                    return Ended::GaveUp(error);
+                }
+                match pause {
+                    Pause::For(pause) => pause,
+                    Pause::Forever => return Ended::GaveUp(error),
+                }
+            }
+        };
+        tokio::select! {
+            () = stopped(shared) => return Ended::Stopped,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Returns when the sender is to end.
+async fn stopped(shared: &Shared) {
+    let told = shared.stop.notified();
+    if !shared.is_stopping.load(Ordering::Acquire) {
+        told.await;
+    }
+}
+
+fn state_of(error: &TransportError) -> State {
+    match error {
+        TransportError::BadAddress { .. } | TransportError::Blocked { .. } => State::Blocked,
+        TransportError::NotRunferry { .. } => State::NotRunferry,
+        TransportError::Incompatible { .. } => State::Incompatible,
+        TransportError::Retry { .. } | TransportError::PauseAuth { .. } => State::Connecting,
+    }
+}
+
+/// One connection, from finding the door to its end.
+async fn connect(
+    sender: &Sender,
+    source: &mut impl Source,
+    session: &mut Session,
+    backoff: &mut Backoff,
+    gaps: &mut HashMap<u64, Bytes>,
+) -> Result<Parted, TransportError> {
+    let shared = &*sender.shared;
+    let timeouts = Timeouts::default();
+    let door = Door::ask(&sender.base_url, timeouts.connect).await?;
+    let (first_available_seq, next_seq) = source.bounds();
+    let request = OpenRequest {
+        open_frame: source.open_frame(),
+        first_available_seq,
+        next_seq,
+        client: sender.client.clone(),
+        storage_epoch: shared.state().storage_epoch.clone(),
+        replay: sender.is_replay,
+    };
+    let opening = Connection::open(&door, request.clone(), sender.api_key.as_deref(), timeouts);
+    let (mut connection, opened) = opening.await?;
+    let now = clock::mono();
+    backoff.opened(now);
+    shared.change(|state| {
+        state.connection = State::Connected;
+        state.run_url = opened.run_url.clone().unwrap_or_default();
+        state.storage_epoch.clone_from(&opened.storage_epoch);
+        state.notices.extend(opened.notices.iter().cloned());
+    });
+    let resume = session.opened(&request, &opened, now);
+    go_on(resume, source, gaps, shared)?;
+    shared.acked(opened.next_seq, 0);
+
+    loop {
+        session.trimmed(source.bounds().0);
+        send_what_may_go(sender, source, session, gaps, &connection.outgoing).await?;
+        let (_, next_seq) = source.bounds();
+        if source.is_over() && session.durable_next_seq() >= next_seq {
+            part(&mut connection).await;
+            return Ok(Parted::Done);
+        }
+        let now = clock::mono();
+        let deadline = session.next_deadline(now).map_or(Duration::from_secs(60), |at| at.saturating_sub(now));
+        tokio::select! {
+            biased;
+            event = connection.incoming.next_event() => {
+                if let Some(parted) = heed(event?, sender, source, session, gaps)? {
+                    return Ok(parted);
+                }
+                continue;
+            }
+            () = source.more() => {}
+            () = tokio::time::sleep(deadline) => {}
+        }
+        match session.due(clock::mono())? {
+            Due::Nothing => {}
+            Due::Beat => connection.outgoing.send_beat(beat(shared))?,
+            Due::Reconnect => return Ok(Parted::Reconnect),
+        }
+    }
+}
+
+/// Hands over frames until there is none, or the session says no.
+async fn send_what_may_go(
+    sender: &Sender,
+    source: &mut impl Source,
+    session: &mut Session,
+    gaps: &mut HashMap<u64, Bytes>,
+    outgoing: &Outgoing,
+) -> Result<(), TransportError> {
+    let counters = &sender.shared.counters;
+    let mut round = Vec::new();
+    let mut round_bytes = 0;
+    loop {
+        let seq = session.next_seq();
+        let frame = match gaps.get(&seq) {
+            Some(gap) => Some(gap.clone()),
+            None => source.frame(seq).map_err(local_trouble)?,
+        };
+        let Some(frame) = frame else { break };
+        let size = FrameSize::of(&frame).map_err(|error| local_trouble(error.to_string()))?;
+        match session.offer(size, clock::mono()) {
+            Verdict::Send => {
+                Counters::add(&counters.sent_frames, 1);
+                Counters::add(&counters.sent_bytes, size.bytes);
+                round_bytes += frame.len();
+                round.push(frame);
+                if round_bytes >= ROUND_BYTES {
+                    outgoing.send_frames(std::mem::take(&mut round)).await?;
+                    round_bytes = 0;
+                }
+            }
+            Verdict::TooLarge { max_bytes } => {
+                let detail = format!("a frame of {} bytes, the server takes {max_bytes}", size.bytes);
+                put_gap(&frame, source, gaps, "rejected", &detail);
+            }
+            Verdict::NotBefore(_) | Verdict::Full | Verdict::Closed | Verdict::NotNext { .. } => break,
+        }
+    }
+    if round.is_empty() { Ok(()) } else { outgoing.send_frames(round).await }
+}
+
+/// Does what an event asks for; `Some`: the connection has ended.
+fn heed(
+    event: Event,
+    sender: &Sender,
+    source: &mut impl Source,
+    session: &mut Session,
+    gaps: &mut HashMap<u64, Bytes>,
+) -> Result<Option<Parted>, TransportError> {
+    let shared = &*sender.shared;
+    let received = match &event {
+        Event::Ack { received_next_seq, .. } => *received_next_seq,
+        _ => 0,
+    };
+    match session.told(event, clock::mono())? {
+        Reaction::Nothing => shared.acked(received, 0),
+        Reaction::Durable { next_seq } => {
+            gaps.retain(|seq, _| *seq >= next_seq);
+            shared.acked(received, next_seq);
+        }
+        Reaction::Resume(resume) => go_on(resume, source, gaps, shared)?,
+        Reaction::ReplaceWithGap { seq, cause } => {
+            let (reason, detail) = match cause {
+                GapCause::Rejected { reason } => ("rejected", reason),
+                GapCause::Corrupt => ("corrupt", "the server refuses its checksum".to_owned()),
+            };
+            if let Some(frame) = source.frame(seq).map_err(local_trouble)? {
+                put_gap(&frame, source, gaps, reason, &detail);
+            }
+        }
+        Reaction::Linger(linger) => {
+            let linger_ms = linger.map_or(100, |linger| linger.as_millis() as u64);
+            sender.linger_ms.store(linger_ms, Ordering::Relaxed);
+        }
+        Reaction::Draining => {}
+        Reaction::Notice(text) => shared.change(|state| state.notices.push(text)),
+        Reaction::Closed => return Ok(Some(Parted::Reconnect)),
+    }
+    Ok(None)
+}
+
+/// Prepares for what the server expects next.
+fn go_on(
+    resume: Resume,
+    source: &impl Source,
+    gaps: &mut HashMap<u64, Bytes>,
+    shared: &Shared,
+) -> Result<(), TransportError> {
+    match resume {
+        Resume::From { lost: 0, .. } => Ok(()),
+        Resume::From { next_seq, lost } => {
+            shared.set_error(format!("the server has lost {lost} frames it had acked; they are sent again from {next_seq}"));
+            Ok(())
+        }
+        Resume::Regressed { gap_seq, first_available_seq } => {
+            let mut seq = gap_seq;
+            while seq < first_available_seq {
+                let count = (first_available_seq - seq).min(u64::from(u32::MAX));
+                let detail = "the server lost frames that were trimmed after its ack";
+                let frame = gap_frame(source.identity(), seq, count as u32, 0, "server_regressed", Dropped::default(), detail);
+                gaps.insert(seq, frame.into());
+                seq += count;
+            }
+            shared.set_error(format!("the server has lost frames {gap_seq} to {} for good", first_available_seq - 1));
+            Ok(())
+        }
+        Resume::NewWriter { server_next_seq, client_next_seq } => Err(TransportError::Blocked {
+            reason: format!(
+                "it has frames up to {} of this writer, which made {}: its journal is an old copy",
+                server_next_seq - 1,
+                client_next_seq - 1
+            ),
+        }),
+    }
+}
+
+/// Puts a GAP in the place of a frame.
+fn put_gap(frame: &Bytes, source: &impl Source, gaps: &mut HashMap<u64, Bytes>, reason: &str, detail: &str) {
+    let Ok(header) = Header::decode(frame) else { return };
+    let counts = Dropped { rows: u64::from(header.record_count), points: 0, bytes: frame.len() as u64 };
+    let count = header.next_seq().saturating_sub(header.seq).min(u64::from(u32::MAX)) as u32;
+    let gap = gap_frame(source.identity(), header.seq, count, 0, reason, counts, detail);
+    gaps.insert(header.seq, gap.into());
+}
+
+fn local_trouble(reason: String) -> TransportError {
+    TransportError::Retry { cause: RetryCause::Lost, reason: format!("the journal cannot be read: {reason}"), after: None }
+}
+
+fn beat(shared: &Shared) -> Beat {
+    let counters = &shared.counters;
+    let state = shared.state();
+    let oldest = state.items.front().map_or(Duration::ZERO, |item| clock::mono().saturating_sub(item.packed_at));
+    Beat {
+        next_seq: state.next_seq,
+        backlog_frames: state.next_seq.saturating_sub(state.durable_next_seq),
+        backlog_bytes: state.item_bytes as u64,
+        lag_s: oldest.as_secs_f64(),
+        dropped_rows: Counters::get(&counters.dropped_rows),
+        retries: Counters::get(&counters.retries),
+        wall_us: clock::wall_us(),
+    }
+}
+
+/// Says Bye and lets the server end the stream, so that it is not taken for a lost connection.
+async fn part(connection: &mut Connection) {
+    if connection.outgoing.bye(true).is_ok() {
+        let closing = async { while !matches!(connection.incoming.next_event().await, Ok(Event::Closed) | Err(_)) {} };
+        // A server that does not answer has all there is, and nothing more to say.
+        tokio::time::timeout(BYE_TIMEOUT, closing).await.ok();
+    }
+}

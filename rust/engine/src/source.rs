@@ -1,0 +1,197 @@
+//! Where a sender's frames come from: the outbox of a living writer, or a journal alone.
+//!
+//! The journal is the queue. A living writer keeps the newest frames in memory as well, so that they are sent without being read
+//! back, and even when the disk is failing; whatever is older is read from the segments. A damaged place in a journal comes out as
+//! the GAP frame that stands for it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use runferry_journal::{Disk, GapReason, Next, Reader};
+use runferry_wire::record::Dropped;
+
+use crate::batch::{Identity, gap_frame};
+use crate::pack::chain;
+use crate::shared::Shared;
+
+/// How often a journal that another process writes is looked at.
+const TAIL_POLL: Duration = Duration::from_millis(100);
+
+/// Frames by number.
+pub(crate) trait Source {
+    /// Who they belong to.
+    fn identity(&self) -> Identity;
+
+    /// The OPEN frame.
+    fn open_frame(&self) -> Bytes;
+
+    /// The lowest number there is, and the number behind the highest.
+    fn bounds(&mut self) -> (u64, u64);
+
+    /// The frame that covers exactly from `seq` on; `None`: not there yet.
+    fn frame(&mut self, seq: u64) -> Result<Option<Bytes>, String>;
+
+    /// Returns when there may be more frames.
+    fn more(&self) -> impl Future<Output = ()>;
+
+    /// Whether no frame will follow those there are.
+    fn is_over(&self) -> bool;
+}
+
+/// The journal of one writer, read by number.
+#[derive(Debug)]
+struct JournalFrames {
+    identity: Identity,
+    reader: Reader,
+    /// A gap longer than one frame can cover is handed out in pieces.
+    pending_gap: Option<(u64, u64, String, &'static str)>,
+}
+
+impl JournalFrames {
+    fn new(disk: Arc<dyn Disk>, dir: PathBuf, from_seq: u64, identity: Identity) -> Self {
+        Self { identity, reader: Reader::open(disk, &dir, from_seq), pending_gap: None }
+    }
+
+    fn frame(&mut self, seq: u64) -> Result<Option<Bytes>, String> {
+        if self.pending_gap.as_ref().is_none_or(|(from, ..)| *from != seq) {
+            self.pending_gap = None;
+            if self.reader.next_seq() != seq {
+                self.reader.seek(seq);
+            }
+            match self.reader.next().map_err(|error| chain(&error))? {
+                Next::Frame(frame) => return Ok(Some(frame.into())),
+                Next::CaughtUp => return Ok(None),
+                Next::Gap(gap) => {
+                    let reason = match gap.reason {
+                        GapReason::Corrupt => "corrupt",
+                        GapReason::Missing => "missing",
+                    };
+                    self.pending_gap = Some((gap.seq, gap.count, gap.detail, reason));
+                }
+            }
+        }
+        let Some((from, count, detail, reason)) = self.pending_gap.take() else { return Ok(None) };
+        let covered = count.min(u64::from(u32::MAX));
+        let frame = gap_frame(self.identity, from, covered as u32, 0, reason, Dropped::default(), &detail);
+        if count > covered {
+            self.pending_gap = Some((from + covered, count - covered, detail, reason));
+        }
+        Ok(Some(frame.into()))
+    }
+}
+
+/// The frames of a living writer.
+#[derive(Debug)]
+pub(crate) struct LiveSource {
+    shared: Arc<Shared>,
+    journal: JournalFrames,
+    open_frame: Bytes,
+}
+
+impl LiveSource {
+    pub(crate) fn new(shared: Arc<Shared>, disk: Arc<dyn Disk>, dir: PathBuf, open_frame: Bytes, identity: Identity) -> Self {
+        Self { shared, journal: JournalFrames::new(disk, dir, 1, identity), open_frame }
+    }
+}
+
+impl Source for LiveSource {
+    fn identity(&self) -> Identity {
+        self.journal.identity
+    }
+
+    fn open_frame(&self) -> Bytes {
+        self.open_frame.clone()
+    }
+
+    fn bounds(&mut self) -> (u64, u64) {
+        let state = self.shared.state();
+        (state.first_seq, state.next_seq)
+    }
+
+    fn frame(&mut self, seq: u64) -> Result<Option<Bytes>, String> {
+        {
+            let state = self.shared.state();
+            if seq >= state.next_seq {
+                return Ok(None);
+            }
+            let place = state.items.partition_point(|item| item.seq < seq);
+            if let Some(item) = state.items.get(place).filter(|item| item.seq == seq) {
+                return Ok(Some(item.frame.clone()));
+            }
+        }
+        self.journal.frame(seq)
+    }
+
+    async fn more(&self) {
+        self.shared.frames.notified().await;
+    }
+
+    fn is_over(&self) -> bool {
+        self.shared.state().is_finished
+    }
+}
+
+/// The frames of a journal: of a dead writer, or of one in another process.
+#[derive(Debug)]
+pub(crate) struct JournalSource {
+    frames: JournalFrames,
+    open_frame: Bytes,
+    first_seq: u64,
+    next_seq: u64,
+    is_live: bool,
+}
+
+impl JournalSource {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        identity: Identity,
+        open_frame: Bytes,
+        bounds: (u64, u64),
+        is_live: bool,
+    ) -> Self {
+        let (first_seq, next_seq) = bounds;
+        let mut frames = JournalFrames::new(disk, dir, first_seq, identity);
+        frames.reader.live(is_live);
+        Self { frames, open_frame, first_seq, next_seq, is_live }
+    }
+}
+
+impl Source for JournalSource {
+    fn identity(&self) -> Identity {
+        self.frames.identity
+    }
+
+    fn open_frame(&self) -> Bytes {
+        self.open_frame.clone()
+    }
+
+    fn bounds(&mut self) -> (u64, u64) {
+        (self.first_seq, self.next_seq)
+    }
+
+    fn frame(&mut self, seq: u64) -> Result<Option<Bytes>, String> {
+        if !self.is_live && seq >= self.next_seq {
+            return Ok(None);
+        }
+        let frame = self.frames.frame(seq)?;
+        if let Some(header) = frame.as_deref().and_then(|frame| runferry_wire::Header::decode(frame).ok()) {
+            self.next_seq = self.next_seq.max(header.next_seq());
+        }
+        Ok(frame)
+    }
+
+    async fn more(&self) {
+        if self.is_live {
+            tokio::time::sleep(TAIL_POLL).await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        !self.is_live
+    }
+}

@@ -1,0 +1,481 @@
+//! Journals to a server without their writers: `runferry sync`, adopted orphans, and a local server that shows what lies beside it.
+//!
+//! The sender is the same as the living writer's; only the source differs. Sending a journal twice, or by three programs at once, adds
+//! nothing twice: the server counts frames per writer.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use runferry_journal::{RealDisk, ack, scan};
+use runferry_wire::Doc;
+
+use crate::adopt::{AdoptError, Adopted, adopt, lock_only, read_open};
+use crate::batch::Identity;
+use crate::pack::chain;
+use crate::send::{Ended, Sender, serve};
+use crate::shared::{Counters, Shared};
+use crate::source::JournalSource;
+use crate::thread;
+
+/// Attempts in a row without progress after which `sync` gives up: about a minute.
+const MOST_FAILURES: u32 = 8;
+/// How often a follower looks for new journals, and whether a writer it follows still lives.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Where to, and as whom.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// The server's HTTP address.
+    pub base_url: String,
+    /// Sent as bearer token.
+    pub api_key: Option<String>,
+    /// "runferry/0.1.0"
+    pub client: String,
+}
+
+/// What an upload did with one journal.
+#[derive(Debug, Clone)]
+pub struct Uploaded {
+    /// The journal's folder.
+    pub dir: PathBuf,
+    /// "entity/project/id", empty if nobody knows.
+    pub run: String,
+    /// The writer.
+    pub writer_id: u64,
+    /// Frames the journal holds.
+    pub frames: u64,
+    /// Frames the server holds durably.
+    pub acked_frames: u64,
+    /// Rows and documents in the journal.
+    pub records: u64,
+    /// Why not all of it is there; `None`: it is.
+    pub error: Option<String>,
+}
+
+/// Numbers for a progress bar.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Progress {
+    /// Frames durably on the server.
+    pub acked_frames: u64,
+    /// Frames to be there.
+    pub total_frames: u64,
+    /// Bytes handed to the network.
+    pub sent_bytes: u64,
+    /// Bytes of all journals.
+    pub total_bytes: u64,
+}
+
+/// "entity/project/id" of an OPEN map.
+pub fn run_path(open: &Doc) -> String {
+    ["entity", "project", "id"].map(|name| open.get_str(name).unwrap_or_default()).join("/")
+}
+
+/// The writer folders that `path` means: itself, or those below it.
+pub fn writer_dirs(path: &Path) -> Vec<PathBuf> {
+    let is_writer = |path: &Path| {
+        let mut names = std::fs::read_dir(path).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.any(|name| name.starts_with("seg-") || name == "LOCK")
+    };
+    if is_writer(path) {
+        return vec![path.to_owned()];
+    }
+    let below = |path: &Path| -> Vec<PathBuf> {
+        let mut dirs: Vec<PathBuf> = std::fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())))
+            .map(|entry| entry.path())
+            .collect();
+        dirs.sort();
+        dirs
+    };
+    // A run's folder, a root, or the folder a root lies in.
+    let mut found = Vec::new();
+    let mut level = vec![path.to_owned()];
+    for _ in 0..3 {
+        level = level.iter().flat_map(|dir| below(dir)).collect();
+        found.extend(level.iter().filter(|dir| is_writer(dir)).cloned());
+        level.retain(|dir| !is_writer(dir));
+    }
+    found
+}
+
+/// An upload of some journals, in a thread of its own.
+#[derive(Debug)]
+pub struct Upload {
+    progress: Arc<Mutex<Progress>>,
+    results: Mutex<Receiver<Vec<Uploaded>>>,
+    is_stopping: Arc<AtomicBool>,
+    current: Arc<Mutex<Option<Arc<Shared>>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Upload {
+    /// Starts sending the journals in `dirs`; `destination` overrides where each was to go.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(dirs: Vec<PathBuf>, base_url: Option<String>, api_key: Option<String>, client: String) -> std::io::Result<Self> {
+        let progress = Arc::new(Mutex::new(Progress::default()));
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let current = Arc::new(Mutex::new(None));
+        let (done, results) = sync_channel(1);
+        let job = UploadJob { progress: progress.clone(), is_stopping: is_stopping.clone(), current: current.clone() };
+        let thread = thread::spawn("rf-sync-up", Arc::new(Shared::new(1)), move || {
+            // Whoever started it may be gone.
+            done.send(job.run(&dirs, base_url.as_deref(), api_key.as_deref(), &client)).ok();
+        })?;
+        Ok(Self { progress, results: Mutex::new(results), is_stopping, current, thread: Some(thread) })
+    }
+
+    /// Where it stands.
+    pub fn progress(&self) -> Progress {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits at most `timeout` for the end.
+    pub fn wait(&self, timeout: Duration) -> Option<Vec<Uploaded>> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(timeout).ok()
+    }
+
+    /// Ends it, whatever waits; journals keep what was not sent.
+    pub fn stop(&mut self) {
+        self.is_stopping.store(true, Ordering::Release);
+        if let Some(shared) = &*self.current.lock().unwrap_or_else(PoisonError::into_inner) {
+            shared.stop_now();
+        }
+        if let Some(thread) = self.thread.take() {
+            // A panic was caught inside; the results then never come.
+            thread.join().ok();
+        }
+    }
+}
+
+struct UploadJob {
+    progress: Arc<Mutex<Progress>>,
+    is_stopping: Arc<AtomicBool>,
+    current: Arc<Mutex<Option<Arc<Shared>>>>,
+}
+
+impl UploadJob {
+    fn run(&self, dirs: &[PathBuf], base_url: Option<&str>, api_key: Option<&str>, client: &str) -> Vec<Uploaded> {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
+        let mut uploaded = Vec::new();
+        for dir in dirs {
+            if self.is_stopping.load(Ordering::Acquire) {
+                break;
+            }
+            uploaded.push(self.upload(&runtime, dir, base_url, api_key, client));
+        }
+        uploaded
+    }
+
+    fn upload(
+        &self,
+        runtime: &tokio::runtime::Runtime,
+        dir: &Path,
+        base_url: Option<&str>,
+        api_key: Option<&str>,
+        client: &str,
+    ) -> Uploaded {
+        let mut result = Uploaded {
+            dir: dir.to_owned(),
+            run: String::new(),
+            writer_id: 0,
+            frames: 0,
+            acked_frames: 0,
+            records: 0,
+            error: None,
+        };
+        let journal = match Held::take(dir) {
+            Ok(journal) => journal,
+            Err(error) => {
+                result.error = Some(chain(&error));
+                return result;
+            }
+        };
+        result.run = run_path(&journal.open);
+        result.writer_id = journal.identity.writer_id;
+        result.frames = journal.bounds.1 - 1;
+        result.records = journal.records;
+        let own_url = journal.open.get_str("base_url").filter(|_| journal.open.get_str("mode") == Some("online"));
+        let Some(base_url) = base_url.or(own_url) else {
+            result.error = Some("no server is known for it: give one by --base-url, RUNFERRY_BASE_URL or `runferry login URL`".to_owned());
+            return result;
+        };
+        let shared = Arc::new(Shared::new(1));
+        shared.change(|state| state.next_seq = journal.bounds.1);
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(shared.clone());
+        let before = *self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let destination = Destination { base_url: base_url.to_owned(), api_key: api_key.map(ToOwned::to_owned), client: client.to_owned() };
+        let sending = send_journal(&journal, dir, &destination, &shared, Some(MOST_FAILURES), false);
+        let ended = runtime.block_on(async {
+            tokio::pin!(sending);
+            loop {
+                tokio::select! {
+                    ended = &mut sending => return ended,
+                    () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                }
+                let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+                progress.total_frames = before.total_frames + result.frames;
+                progress.total_bytes = before.total_bytes + journal.bytes;
+                progress.acked_frames = before.acked_frames + shared.state().durable_next_seq - 1;
+                progress.sent_bytes = before.sent_bytes + Counters::get(&shared.counters.sent_bytes);
+                if self.is_stopping.load(Ordering::Acquire) {
+                    shared.stop_now();
+                }
+            }
+        });
+        let durable = shared.state().durable_next_seq;
+        result.acked_frames = durable - 1;
+        // A hint that is lost costs sending again.
+        ack::write_hint(&RealDisk, dir, result.writer_id, durable).ok();
+        result.error = match ended {
+            Ended::Done => None,
+            Ended::Stopped => Some("stopped".to_owned()),
+            Ended::GaveUp(error) => Some(chain(&error)),
+        };
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.total_frames = before.total_frames + result.frames;
+        progress.total_bytes = before.total_bytes + journal.bytes;
+        progress.acked_frames = before.acked_frames + result.acked_frames;
+        progress.sent_bytes = before.sent_bytes + journal.bytes;
+        result
+    }
+}
+
+/// A journal to be sent: locked and adopted if its writer is dead, only read if it lives.
+struct Held {
+    /// Kept while it is sent.
+    _adopted: Option<Adopted>,
+    identity: Identity,
+    open: Doc,
+    open_frame: Vec<u8>,
+    bounds: (u64, u64),
+    bytes: u64,
+    records: u64,
+}
+
+impl Held {
+    fn take(dir: &Path) -> Result<Self, AdoptError> {
+        let adopted = match adopt(dir) {
+            // The ring is unreadable: what the journal holds is sent all the same.
+            Err(AdoptError::Ring(_)) => lock_only(dir),
+            other => other,
+        };
+        match adopted {
+            Ok(adopted) => {
+                let (identity, open, open_frame) = (adopted.identity, adopted.open.clone(), adopted.open_frame.clone());
+                Ok(Self::of(&adopted.scan.clone(), identity, open, open_frame, Some(adopted)))
+            }
+            Err(AdoptError::Alive { .. }) => {
+                let scan = scan::scan(&RealDisk, dir)?;
+                let open_frame = scan.open.clone().ok_or_else(|| AdoptError::NoOpen(dir.to_owned()))?;
+                let (identity, open) = read_open(&open_frame).ok_or_else(|| AdoptError::NoOpen(dir.to_owned()))?;
+                Ok(Self::of(&scan, identity, open, open_frame, None))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn of(scan: &runferry_journal::Scan, identity: Identity, open: Doc, open_frame: Vec<u8>, adopted: Option<Adopted>) -> Self {
+        use runferry_journal::Piece;
+        let records = scan.pieces.iter().map(|piece| match piece {
+            Piece::Frame { header, .. } if header.kind == runferry_wire::Kind::Data => u64::from(header.record_count),
+            Piece::Frame { .. } | Piece::Gap(_) => 0,
+        });
+        Self {
+            identity,
+            open,
+            open_frame,
+            bounds: (scan.first_seq, scan.next_seq),
+            bytes: scan.segments.iter().map(|segment| segment.bytes).sum(),
+            records: records.sum(),
+            _adopted: adopted,
+        }
+    }
+}
+
+async fn send_journal(
+    journal: &Held,
+    dir: &Path,
+    destination: &Destination,
+    shared: &Arc<Shared>,
+    most_failures: Option<u32>,
+    is_live: bool,
+) -> Ended {
+    let sender = Sender {
+        base_url: destination.base_url.clone(),
+        api_key: destination.api_key.clone(),
+        client: destination.client.clone(),
+        shared: shared.clone(),
+        linger_ms: Arc::new(AtomicU64::new(0)),
+        is_replay: true,
+    };
+    let open_frame = journal.open_frame.clone().into();
+    let source = JournalSource::new(Arc::new(RealDisk), dir.to_owned(), journal.identity, open_frame, journal.bounds, is_live);
+    serve(&sender, source, most_failures).await
+}
+
+/// Keeps sending what lies and what arrives in some folders, until it is dropped or stopped.
+#[derive(Debug)]
+pub struct Follower {
+    shared: Arc<Shared>,
+    followed: Arc<Mutex<HashMap<PathBuf, &'static str>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Which journals a follower takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Of offline runs: for a local server that shows them. Dead and alive.
+    Offline,
+    /// Of dead writers that were to send to this very address: for the next `init` on the machine, which ends when all is sent.
+    OrphansOf,
+}
+
+impl Follower {
+    /// Starts following the roots.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(roots: Vec<PathBuf>, destination: Destination, which: Which) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::new(1));
+        let followed = Arc::new(Mutex::new(HashMap::new()));
+        let job = FollowJob { roots, destination, which, shared: shared.clone(), followed: followed.clone() };
+        let name = if which == Which::Offline { "rf-follow" } else { "rf-adopt" };
+        let thread = thread::spawn(name, shared.clone(), move || job.run())?;
+        Ok(Self { shared, followed, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// The journals met so far: "following", "done", or what is wrong with them.
+    pub fn status(&self) -> Vec<(PathBuf, &'static str)> {
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.iter().map(|(path, state)| (path.clone(), *state)).collect()
+    }
+
+    /// Ends it; journals keep what was not sent.
+    pub fn stop(&self) {
+        self.shared.stop_now();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // A panic was caught inside.
+            thread.join().ok();
+        }
+    }
+}
+
+struct FollowJob {
+    roots: Vec<PathBuf>,
+    destination: Destination,
+    which: Which,
+    shared: Arc<Shared>,
+    followed: Arc<Mutex<HashMap<PathBuf, &'static str>>>,
+}
+
+impl FollowJob {
+    fn run(self) {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        let job = Arc::new(self);
+        let tasks = tokio::task::LocalSet::new();
+        let stop = job.shared.clone();
+        let watching = tasks.run_until(async move {
+            loop {
+                let mut started = Vec::new();
+                for dir in job.roots.iter().flat_map(|root| writer_dirs(root)) {
+                    if !job.note(&dir, "following") {
+                        continue;
+                    }
+                    let job = job.clone();
+                    started.push(tokio::task::spawn_local(async move {
+                        let state = job.follow(&dir).await;
+                        job.followed.lock().unwrap_or_else(PoisonError::into_inner).insert(dir, state);
+                    }));
+                }
+                if job.which == Which::OrphansOf {
+                    for task in started {
+                        // A panic in one journal's task leaves that journal to the next adopter.
+                        task.await.ok();
+                    }
+                    return;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        });
+        runtime.block_on(async {
+            tokio::select! {
+                () = watching => {}
+                () = stop.stop.notified() => {}
+            }
+        });
+    }
+
+    /// Whether the journal is new.
+    fn note(&self, dir: &Path, state: &'static str) -> bool {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        if followed.contains_key(dir) {
+            return false;
+        }
+        followed.insert(dir.to_owned(), state);
+        true
+    }
+
+    fn is_wanted(&self, open: &Doc) -> bool {
+        match self.which {
+            Which::Offline => open.get_str("mode") != Some("online"),
+            Which::OrphansOf => {
+                open.get_str("mode") == Some("online") && open.get_str("base_url") == Some(self.destination.base_url.as_str())
+            }
+        }
+    }
+
+    /// Sends one journal as long as there is anything to send.
+    async fn follow(&self, dir: &Path) -> &'static str {
+        loop {
+            let journal = match Held::take(dir) {
+                Ok(journal) => journal,
+                // Just being made: its OPEN frame is a moment away.
+                Err(AdoptError::NoOpen(_)) if self.which == Which::Offline => {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    continue;
+                }
+                Err(_) => return "unreadable",
+            };
+            if !self.is_wanted(&journal.open) {
+                return "not ours";
+            }
+            let is_live = journal._adopted.is_none();
+            if is_live && self.which == Which::OrphansOf {
+                return "alive";
+            }
+            let shared = Arc::new(Shared::new(1));
+            let sending = send_journal(&journal, dir, &self.destination, &shared, None, is_live);
+            if !is_live {
+                if sending.await == Ended::Done {
+                    ack::write_hint(&RealDisk, dir, journal.identity.writer_id, journal.bounds.1).ok();
+                    if self.which == Which::OrphansOf {
+                        // All of it is durably on the server, and nobody will write to it again.
+                        runferry_journal::remove(&RealDisk, dir).ok();
+                    }
+                }
+                return "done";
+            }
+            let died = async {
+                loop {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    if lock_only(dir).is_ok() {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                _ = sending => {}
+                () = died => {}
+            }
+        }
+    }
+}

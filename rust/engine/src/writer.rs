@@ -1,0 +1,390 @@
+//! One start of one process writing to a run: its ring, its journal, and the threads behind them.
+//!
+//! # Start
+//! Lock, journal with its OPEN frame, ring, threads, in that order: whoever finds any of them finds the lock that tells whether
+//! their process lives.
+//!
+//! # Shutdown
+//! [`Writer::finish`] waits for the disk, and for the server as long as it is told to. What is not acked by then stays in the journal
+//! for an adopter. Dropping a writer without finishing it leaves everything to an adopter.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use runferry_journal::{Journal, JournalError, JournalOptions, Lock, LockError, LockInfo, RealDisk};
+use runferry_ring::{CreateError, Placement, Producer};
+use runferry_wire::{Doc, Kind};
+use thiserror::Error;
+
+use crate::batch::{Identity, Last, map_frame};
+use crate::machine;
+use crate::pack::{self, Command, Fsync, Packer};
+use crate::send::{self, Sender};
+use crate::shared::{Connection, Counters, Shared};
+use crate::source::LiveSource;
+use crate::{clock, sync_disk, thread};
+
+const NAMES_BYTES: usize = 1 << 20;
+const ONLINE_LINGER_MS: u64 = 100;
+const OFFLINE_LINGER_MS: u64 = 1_000;
+/// How long `finish` waits for a disk that hangs.
+const DISK_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the end of an acked stream may take.
+const BYE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a writer is made from.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folder of the journals.
+    pub root: PathBuf,
+    /// Run and writer.
+    pub identity: Identity,
+    /// The map of the OPEN frame.
+    pub open: Doc,
+    /// The server's HTTP address; `None`: offline.
+    pub base_url: Option<String>,
+    /// Sent to the server as bearer token.
+    pub api_key: Option<String>,
+    /// "runferry/0.1.0"
+    pub client: String,
+    /// Size of the ring.
+    pub ring_bytes: usize,
+    /// Most bytes of the journal.
+    pub journal_cap_bytes: u64,
+    /// When the journal goes to the device.
+    pub fsync: Fsync,
+}
+
+/// Why a writer cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The journal cannot be made there: choose another folder.
+    #[error("cannot keep a journal in {}", path.display())]
+    Journal {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        source: JournalError,
+    },
+    /// The journal's lock cannot be had.
+    #[error("cannot lock the journal in {}", path.display())]
+    Lock {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        source: LockError,
+    },
+    /// No memory for a ring.
+    #[error(transparent)]
+    Ring(#[from] CreateError),
+    /// The system gives no thread.
+    #[error("cannot start a thread")]
+    Thread(#[from] std::io::Error),
+}
+
+/// How far `flush` waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// In the journal.
+    Journaled,
+    /// On the device.
+    Durable,
+    /// Durably on the server.
+    Acked,
+}
+
+/// What became of a flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flushed {
+    /// Everything is there.
+    Yes,
+    /// Not within the time given.
+    NotYet,
+    /// The disk refuses, or there is no server: waiting does not help (see [`Writer::status`]).
+    Never,
+}
+
+/// Counts and states for `run.status()`; figures since the writer's start.
+#[derive(Debug, Clone, Default)]
+#[expect(missing_docs, reason = "each is described where users read it: runferry.RunStatus")]
+pub struct Status {
+    pub accepted_rows: u64,
+    pub packed_frames: u64,
+    pub packed_points: u64,
+    pub journaled_frames: u64,
+    pub journaled_bytes: u64,
+    pub durable_frames: u64,
+    pub acked_frames: u64,
+    pub received_frames: u64,
+    pub dropped_rows: u64,
+    pub marked_values: u64,
+    pub damaged_records: u64,
+    pub retries: u64,
+    pub lag_s: f64,
+    pub backlog_frames: u64,
+    pub backlog_bytes: u64,
+    pub journal_bytes: u64,
+    pub kill_safe: bool,
+    pub is_finished: bool,
+    pub connection: &'static str,
+    pub journal: &'static str,
+    pub run_url: String,
+    pub last_error: String,
+    pub dead_threads: Vec<String>,
+    pub notices: Vec<String>,
+}
+
+/// A running writer. Safe from any thread; `log()` does not pass here but through the [`Producer`].
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    dir: PathBuf,
+    inbox: SyncSender<Command>,
+    is_online: bool,
+    placement: Placement,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    lock: Mutex<Option<Lock>>,
+}
+
+impl Writer {
+    /// Starts the writer; the producer is the caller's half of the ring.
+    ///
+    /// # Errors
+    /// [`StartError`]. Nothing is left running.
+    pub fn start(options: Options) -> Result<(Self, Producer), StartError> {
+        let Identity { run_id, writer_id } = options.identity;
+        let run_name: String = run_id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let dir = options.root.join(run_name).join(format!("{writer_id:016x}"));
+        let is_online = options.base_url.is_some();
+        let disk: Arc<RealDisk> = Arc::new(RealDisk);
+        let journal_error = |source| StartError::Journal { path: options.root.clone(), source };
+
+        let journal_options = JournalOptions {
+            cap_bytes: options.journal_cap_bytes,
+            ..if is_online { JournalOptions::ONLINE } else { JournalOptions::OFFLINE }
+        };
+        let (identity, open) = (options.identity, options.open.clone());
+        let open_frame = move |seq| map_frame(identity, Kind::Open, seq, 0, 0, &open);
+        let ring_name = format!("runferry-{writer_id:016x}.ring");
+        let pid = std::process::id();
+        let lock_info = LockInfo {
+            pid,
+            start_ticks: machine::start_ticks(pid),
+            boot_id: machine::boot_id_text(),
+            host: machine::host(),
+            ring: Some(machine::shm_dir().join(&ring_name).display().to_string()),
+            base_url: options.base_url.clone(),
+        };
+        make_dirs(&dir).map_err(|source| {
+            journal_error(JournalError::Io { action: "make directory", path: dir.clone(), source })
+        })?;
+        let lock = Lock::acquire(&dir, &lock_info).map_err(|source| StartError::Lock { path: dir.clone(), source })?;
+        let journal = Journal::create(disk.clone(), &dir, open_frame, 1, journal_options).map_err(journal_error)?;
+        let ring_identity = runferry_ring::Identity {
+            run_id,
+            writer_id,
+            boot_id: machine::boot_id(),
+            pid,
+            start_ticks: lock_info.start_ticks,
+        };
+        let (producer, consumer) = runferry_ring::create(&runferry_ring::Options {
+            identity: ring_identity,
+            name: &ring_name,
+            shm_dir: machine::shm_dir(),
+            fallback_dir: &dir,
+            entry_bytes: options.ring_bytes,
+            names_bytes: NAMES_BYTES,
+        })?;
+        let placement = producer.placement().clone();
+
+        let shared = Arc::new(Shared::new(1));
+        let linger_ms = Arc::new(AtomicU64::new(if is_online { ONLINE_LINGER_MS } else { OFFLINE_LINGER_MS }));
+        let (to_sync, sync_jobs) = sync_channel(4);
+        let (inbox, commands) = sync_channel(64);
+        let packer = Packer {
+            identity: options.identity,
+            shared: shared.clone(),
+            consumer,
+            disk: disk.clone(),
+            dir: dir.clone(),
+            journal,
+            open: options.open.clone(),
+            options: journal_options,
+            is_online,
+            fsync: options.fsync,
+            linger_ms: linger_ms.clone(),
+            to_sync,
+        };
+        let mut threads = vec![
+            thread::spawn("rf-sync", shared.clone(), move || sync_disk::run(&sync_jobs))?,
+            thread::spawn("rf-pack", shared.clone(), move || pack::run(packer, &commands))?,
+        ];
+        if let Some(base_url) = options.base_url {
+            shared.change(|state| state.connection = Connection::Connecting);
+            let open_frame = map_frame(options.identity, Kind::Open, 1, 0, 0, &options.open);
+            let sender = Sender {
+                base_url,
+                api_key: options.api_key,
+                client: options.client,
+                shared: shared.clone(),
+                linger_ms,
+                is_replay: false,
+            };
+            let source = LiveSource::new(shared.clone(), disk, dir.clone(), open_frame.into(), options.identity);
+            threads.push(thread::spawn("rf-send", shared.clone(), move || send::run(&sender, source))?);
+        }
+        let writer = Self {
+            shared,
+            dir,
+            inbox,
+            is_online,
+            placement,
+            threads: Mutex::new(threads),
+            lock: Mutex::new(Some(lock)),
+        };
+        Ok((writer, producer))
+    }
+
+    /// A number for a new writer: random, not 0, and positive as a signed integer.
+    pub fn new_writer_id() -> u64 {
+        fastrand::u64(1..1 << 63)
+    }
+
+    /// The journal's folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Counts a row that was taken into the ring.
+    pub fn accepted_row(&self) {
+        Counters::add(&self.shared.counters.accepted_rows, 1);
+    }
+
+    /// Counts rows that were refused.
+    pub fn dropped_rows(&self, rows: u64) {
+        Counters::add(&self.shared.counters.dropped_rows, rows);
+    }
+
+    /// Counts values that were replaced by a marker.
+    pub fn marked_values(&self, values: u64) {
+        Counters::add(&self.shared.counters.marked_values, values);
+    }
+
+    /// Wakes the packer: the ring is full. Says how many frames it has packed so far, so that a caller sees progress.
+    pub fn wake(&self) -> u64 {
+        // A full inbox means that it is awake.
+        self.inbox.try_send(Command::Wake).ok();
+        Counters::get(&self.shared.counters.packed_frames)
+    }
+
+    /// Waits at most `timeout` until everything logged so far has come as far as `reach`.
+    pub fn flush(&self, reach: Reach, timeout: Duration) -> Flushed {
+        let deadline = Instant::now().checked_add(timeout);
+        let is_durable = reach != Reach::Journaled;
+        let next_seq = match self.ask(timeout, |done| Command::Flush { durable: is_durable, done }) {
+            Some(Ok(next_seq)) => next_seq,
+            Some(Err(_)) => return Flushed::Never,
+            None => return Flushed::NotYet,
+        };
+        if is_durable {
+            self.shared.change(|state| state.synced_next_seq = state.synced_next_seq.max(next_seq));
+        }
+        if reach != Reach::Acked {
+            return Flushed::Yes;
+        }
+        if !self.is_online {
+            return Flushed::Never;
+        }
+        let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
+        if self.shared.wait(left, |state| state.durable_next_seq >= next_seq) { Flushed::Yes } else { Flushed::NotYet }
+    }
+
+    /// The last value of every metric logged so far.
+    pub fn last_values(&self) -> Vec<(String, Last)> {
+        self.ask(DISK_TIMEOUT, |done| Command::LastValues { done }).unwrap_or_default()
+    }
+
+    /// Takes the last word: drains the ring, writes the FINISH frame, forces the journal to the device. Idempotent.
+    pub fn end(&self, map: Doc) {
+        if let Some(Ok(seq)) = self.ask(DISK_TIMEOUT, |done| Command::Finish { map, done }) {
+            self.shared.change(|state| state.synced_next_seq = seq + 1);
+        }
+    }
+
+    /// Waits at most `timeout` for the server to have everything. True also where waiting is of no use: offline, or refused.
+    pub fn wait_acked(&self, timeout: Duration) -> bool {
+        !self.is_online
+            || self.shared.wait(timeout, |state| {
+                state.connection == Connection::Blocked || state.is_finished && state.durable_next_seq >= state.next_seq
+            })
+    }
+
+    /// Ends the threads, whatever waits; what is not acked stays in the journal for an adopter. Returns the last status.
+    pub fn stop(&self) -> Status {
+        // The sender says Bye by itself when all is acked; it is given the time for that, and no more.
+        self.shared.wait(BYE_TIMEOUT, |state| {
+            state.connection != Connection::Connected || state.durable_next_seq < state.next_seq
+        });
+        let status = self.status();
+        self.shared.stop_now();
+        self.inbox.send(Command::Stop).ok();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A panic was caught and counted inside.
+            thread.join().ok();
+        }
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        status
+    }
+
+    /// Puts a question to the packer; `None`: it is gone, or did not answer in time.
+    fn ask<T>(&self, timeout: Duration, question: impl FnOnce(SyncSender<T>) -> Command) -> Option<T> {
+        let (done, answer) = sync_channel(1);
+        self.inbox.send(question(done)).ok()?;
+        answer.recv_timeout(timeout).ok()
+    }
+
+    /// Where things stand.
+    pub fn status(&self) -> Status {
+        let counters = &self.shared.counters;
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let now = clock::mono();
+        let state = self.shared.state();
+        let waiting = state.items.iter().filter(|item| item.next_seq > state.durable_next_seq);
+        Status {
+            accepted_rows: get(&counters.accepted_rows),
+            packed_frames: get(&counters.packed_frames),
+            packed_points: get(&counters.packed_points),
+            journaled_frames: get(&counters.journaled_frames),
+            journaled_bytes: get(&counters.journaled_bytes),
+            durable_frames: state.synced_next_seq - 1,
+            acked_frames: state.durable_next_seq - 1,
+            received_frames: state.received_next_seq - 1,
+            dropped_rows: get(&counters.dropped_rows),
+            marked_values: get(&counters.marked_values),
+            damaged_records: get(&counters.damaged_records),
+            retries: get(&counters.retries),
+            lag_s: waiting.clone().next().map_or(0.0, |item| now.saturating_sub(item.packed_at).as_secs_f64()),
+            backlog_frames: state.next_seq.saturating_sub(state.durable_next_seq),
+            backlog_bytes: waiting.map(|item| item.frame.len() as u64).sum(),
+            journal_bytes: state.journal_bytes,
+            kill_safe: self.placement.is_kill_safe(),
+            is_finished: state.is_finished,
+            connection: state.connection.name(),
+            journal: state.journal_state,
+            run_url: state.run_url.clone(),
+            last_error: state.last_error.clone(),
+            dead_threads: state.dead_threads.clone(),
+            notices: state.notices.clone(),
+        }
+    }
+}
+
+fn make_dirs(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}

@@ -1,0 +1,34 @@
+//! runferry._native: the Python binding. Conversion only.
+
+mod documents;
+mod errors;
+mod frames;
+mod histogram;
+mod journals;
+mod row;
+mod store;
+mod writer;
+
+use pyo3::prelude::*;
+
+/// The Rust core of Runferry.
+#[pymodule]
+mod _native {
+    use super::{Bound, PyModule, PyResult};
+    #[pymodule_export]
+    use crate::frames::{decode_rows, documents, pack_frame, verify_frames};
+    #[pymodule_export]
+    use crate::histogram::{histogram_decode, histogram_encode, histogram_from_bytes, run_key};
+    #[pymodule_export]
+    use crate::journals::{Follower, journal_frames, journal_fsck, journal_list, local_last_step, sync};
+    #[pymodule_export]
+    use crate::writer::Writer;
+    #[pymodule_export]
+    use crate::store::{Merge, Scan, SeriesRead, Tail, cell_value};
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,0 +1,334 @@
+//! `Writer`: what a run holds of the Rust side. Python work first, then the lock, then the ring; never the other way round.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyFloat, PyString};
+use runferry_engine::batch::{Identity, Last};
+use runferry_engine::intake::{Intake, Taken, push_waiting};
+use runferry_engine::{Flushed, Fsync, Options, Reach, Status, Writer as Engine, clock};
+use runferry_wire::block::{Block, Changes};
+use runferry_wire::record::{DOCUMENT, Value};
+use runferry_wire::{Doc, histogram::Histogram};
+
+use crate::documents::doc_of;
+use crate::errors::{journal_error, usage_error};
+use crate::frames::json_to_python;
+use crate::journals::Follower;
+use crate::row::{LongRow, Scratch, SeenCalls, as_dict};
+
+/// Longest a `finish` or `flush` without timeout waits at a time before it looks for Ctrl-C.
+const SIGNAL_POLL: Duration = Duration::from_millis(200);
+
+/// What the fast path remembers.
+#[derive(Default)]
+struct Calls {
+    seen: SeenCalls,
+    scratch: Scratch,
+}
+
+/// One start of one process writing to a run: ring, journal, sender, and the three threads behind them.
+#[pyclass(frozen, module = "runferry._native")]
+pub(crate) struct Writer {
+    engine: Engine,
+    intake: Mutex<Intake>,
+    calls: Mutex<Calls>,
+    convert: Py<PyAny>,
+    run_name: String,
+    writer_id: u64,
+    /// The process that made it: a forked child has none of its threads.
+    pid: u32,
+    /// Packs and sends what dead writers left in the same folder.
+    orphans: Mutex<Option<Follower>>,
+}
+
+#[pymethods]
+impl Writer {
+    #[new]
+    #[pyo3(signature = (*, root, run_id, open, base_url, start_step, convert, ring_bytes=4 << 20, journal_cap_bytes=10 << 30, fsync="adaptive", api_key=None))]
+    #[expect(clippy::too_many_arguments, reason = "one keyword each, all named at the call")]
+    fn new(
+        py: Python<'_>,
+        root: PathBuf,
+        run_id: [u8; 16],
+        open: &Bound<'_, PyDict>,
+        base_url: Option<String>,
+        start_step: i64,
+        convert: Py<PyAny>,
+        ring_bytes: usize,
+        journal_cap_bytes: u64,
+        fsync: &str,
+        api_key: Option<String>,
+    ) -> PyResult<Self> {
+        let fsync = match fsync {
+            "never" => Fsync::Never,
+            "adaptive" => Fsync::Adaptive,
+            "interval" => Fsync::Interval,
+            "always" => Fsync::Always,
+            other => {
+                let text = format!("fsync is {other:?}, one of never, adaptive, interval, always is allowed");
+                return Err(PyValueError::new_err(text));
+            }
+        };
+        let writer_id = Engine::new_writer_id();
+        let open = doc_of(open)?;
+        let text_of = |name: &str| open.get_str(name).unwrap_or_default().to_owned();
+        let (run_name, client) = (text_of("id"), text_of("client"));
+        let identity = Identity { run_id, writer_id };
+        let (orphans_in, orphans_of, orphans_key) = (root.clone(), base_url.clone(), api_key.clone());
+        let options = Options { root, identity, open, base_url, api_key, client, ring_bytes, journal_cap_bytes, fsync };
+        let (engine, producer) = py.detach(|| Engine::start(options)).map_err(|error| journal_error(py, &error))?;
+        // Without a thread for them orphans wait for the next init.
+        let orphans = Follower::of_orphans(orphans_in, orphans_of.as_deref(), orphans_key.as_deref()).ok();
+        let intake = Mutex::new(Intake::new(producer, engine.dir().to_owned(), start_step));
+        Ok(Self { engine, intake, calls: Mutex::default(), convert, run_name, writer_id, pid: std::process::id(), orphans: Mutex::new(orphans) })
+    }
+
+    #[pyo3(signature = (data, step=None, commit=None))]
+    fn log(&self, data: &Bound<'_, PyAny>, step: Option<i64>, commit: Option<bool>) -> PyResult<()> {
+        let dict = match data.cast_exact::<PyDict>() {
+            Ok(dict) => dict.clone(),
+            Err(_) => as_dict(data)?,
+        };
+        let now_us = clock::wall_us();
+        {
+            let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            let Calls { seen, scratch } = &mut *calls;
+            if let Some(schema) = seen.read(&dict, scratch) {
+                let taken = self.intake().take_known(schema, &scratch.bits, scratch.kinds(), step, commit, now_us);
+                drop(calls);
+                return self.settle(data.py(), taken);
+            }
+        }
+        let row = LongRow::read(&dict, &self.convert)?;
+        if row.marked_values > 0 {
+            self.engine.marked_values(row.marked_values);
+        }
+        let names: Vec<&str> = row.items.iter().map(|(name, _)| name.as_str()).collect();
+        let values: Vec<Value<'_>> = row.items.iter().map(|(_, value)| value.as_value()).collect();
+        let (taken, schema) = {
+            let mut intake = self.intake();
+            intake.count_dropped_values(row.dropped_values);
+            intake.take_row(&names, &values, step, commit, row.time_us.unwrap_or(now_us))
+        };
+        if let (Some(schema), Some(keys)) = (schema, row.keys) {
+            self.calls.lock().unwrap_or_else(PoisonError::into_inner).seen.remember(keys, schema);
+        }
+        self.settle(data.py(), taken)
+    }
+
+    #[pyo3(signature = (kind, updates, removed))]
+    fn document(&self, py: Python<'_>, kind: &str, updates: &Bound<'_, PyDict>, removed: Vec<String>) -> PyResult<bool> {
+        let updates = doc_of(updates)?;
+        let block = match kind {
+            "config" => Block::Config(Changes { updates, removed }),
+            "summary" => Block::Summary(Changes { updates, removed }),
+            "meta" => Block::Meta(updates),
+            other => {
+                let text = format!("document kind is {other:?}, one of config, summary, meta is allowed");
+                return Err(PyValueError::new_err(text));
+            }
+        };
+        let taken = self.intake().take_document(&block);
+        let is_taken = !matches!(taken, Taken::Refused | Taken::Closed);
+        self.settle(py, taken)?;
+        Ok(is_taken)
+    }
+
+    #[pyo3(signature = (durable=false, acked=false, timeout=None))]
+    fn flush(&self, py: Python<'_>, durable: bool, acked: bool, timeout: Option<f64>) -> PyResult<bool> {
+        let reach = match (durable, acked) {
+            (_, true) => Reach::Acked,
+            (true, false) => Reach::Durable,
+            (false, false) => Reach::Journaled,
+        };
+        if self.is_inherited() {
+            return Ok(false);
+        }
+        self.intake().report_drops(true);
+        let flushed = wait_in_slices(py, timeout, |slice| match self.engine.flush(reach, slice) {
+            Flushed::Yes => Some(true),
+            Flushed::Never => Some(false),
+            Flushed::NotYet => None,
+        })?;
+        Ok(flushed.unwrap_or(false))
+    }
+
+    #[pyo3(signature = (exit_code, timeout))]
+    fn finish<'py>(&self, py: Python<'py>, exit_code: i64, timeout: Option<f64>) -> PyResult<Bound<'py, PyDict>> {
+        if self.is_inherited() {
+            return self.status_dict(py, &Status::default());
+        }
+        {
+            let mut intake = self.intake();
+            intake.report_drops(true);
+            intake.close();
+        }
+        let state = if exit_code == 0 { "finished" } else { "failed" };
+        let map = Doc::Map(vec![
+            ("exit_code".to_owned(), Doc::Int(exit_code)),
+            ("ended_us".to_owned(), Doc::Int(clock::wall_us())),
+            ("state".to_owned(), Doc::from(state)),
+        ]);
+        py.detach(|| self.engine.end(map));
+        // Ctrl-C ends the waiting, not the ending: what is not acked stays in the journal.
+        let waited = wait_in_slices(py, timeout, |slice| self.engine.wait_acked(slice).then_some(()));
+        let orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let status = py.detach(|| {
+            if let Some(orphans) = orphans {
+                orphans.end();
+            }
+            self.engine.stop()
+        });
+        waited?;
+        self.status_dict(py, &status)
+    }
+
+    fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.status_dict(py, &self.engine.status())
+    }
+
+    fn last_values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        if self.is_inherited() {
+            return Ok(dict);
+        }
+        let values = py.detach(|| self.engine.last_values());
+        for (name, last) in values {
+            dict.set_item(name, last_to_python(py, last)?)?;
+        }
+        Ok(dict)
+    }
+
+    #[getter]
+    fn step(&self) -> i64 {
+        self.intake().step()
+    }
+
+    #[getter]
+    fn writer_id(&self) -> u64 {
+        self.writer_id
+    }
+
+    #[getter]
+    fn journal_dir(&self) -> String {
+        self.engine.dir().display().to_string()
+    }
+}
+
+impl Writer {
+    /// Whether this is a forked child of the process that made the writer: nothing here answers then, so nothing is asked.
+    fn is_inherited(&self) -> bool {
+        self.pid != std::process::id()
+    }
+
+    /// The intake; a panic while it was held has left the ring as it was before the call.
+    fn intake(&self) -> MutexGuard<'_, Intake> {
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts what became of a call, and waits for room without the lock and without the GIL where there is none.
+    fn settle(&self, py: Python<'_>, taken: Taken) -> PyResult<()> {
+        match taken {
+            Taken::Done => self.engine.accepted_row(),
+            Taken::Document | Taken::Behind => {}
+            Taken::Refused => self.engine.dropped_rows(1),
+            Taken::Closed if self.intake().is_closed() => {
+                let text = format!(
+                    "Run ({}) is finished. The call to `log` will be ignored. Please make sure that you are using an active run.",
+                    self.run_name
+                );
+                return Err(usage_error(py, text));
+            }
+            // The ring of another process (a fork that ran no Python hook): nothing is written, nothing is harmed.
+            Taken::Closed => {}
+            Taken::Full { kind, payload } => {
+                let is_row = kind != DOCUMENT;
+                if py.detach(|| push_waiting(&self.engine, &self.intake, kind, &payload)) {
+                    if is_row {
+                        self.engine.accepted_row();
+                    }
+                } else {
+                    self.engine.dropped_rows(1);
+                    self.intake().count_full(&payload);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn status_dict<'py>(&self, py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
+        let (behind_rows, dropped_values) = {
+            let intake = self.intake();
+            (intake.behind_rows(), intake.dropped_values())
+        };
+        let dict = PyDict::new(py);
+        dict.set_item("accepted_rows", status.accepted_rows)?;
+        dict.set_item("packed_frames", status.packed_frames)?;
+        dict.set_item("packed_points", status.packed_points)?;
+        dict.set_item("journaled_frames", status.journaled_frames)?;
+        dict.set_item("journaled_bytes", status.journaled_bytes)?;
+        dict.set_item("durable_frames", status.durable_frames)?;
+        dict.set_item("acked_frames", status.acked_frames)?;
+        dict.set_item("dropped_rows", status.dropped_rows)?;
+        dict.set_item("behind_rows", behind_rows)?;
+        dict.set_item("dropped_values", dropped_values)?;
+        dict.set_item("marked_values", status.marked_values)?;
+        dict.set_item("damaged_records", status.damaged_records)?;
+        dict.set_item("lag_s", status.lag_s)?;
+        dict.set_item("backlog_frames", status.backlog_frames)?;
+        dict.set_item("backlog_bytes", status.backlog_bytes)?;
+        dict.set_item("retries", status.retries)?;
+        dict.set_item("kill_safe", status.kill_safe)?;
+        dict.set_item("connection", status.connection)?;
+        dict.set_item("journal", if status.dead_threads.iter().any(|name| name == "rf-pack") { "dead" } else { status.journal })?;
+        dict.set_item("journal_bytes", status.journal_bytes)?;
+        dict.set_item("run_url", &status.run_url)?;
+        dict.set_item("last_error", Some(&status.last_error).filter(|text| !text.is_empty()))?;
+        dict.set_item("notices", &status.notices)?;
+        dict.set_item("journal_dir", self.journal_dir())?;
+        Ok(dict)
+    }
+}
+
+/// Waits in slices, so that Ctrl-C is heard; `None`: nothing came within `timeout`.
+fn wait_in_slices<T: Send>(
+    py: Python<'_>,
+    timeout: Option<f64>,
+    wait: impl Fn(Duration) -> Option<T> + Sync,
+) -> PyResult<Option<T>> {
+    let timeout = timeout.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX));
+    let start = clock::mono();
+    loop {
+        let waited = clock::mono().saturating_sub(start);
+        let slice = timeout.map_or(SIGNAL_POLL, |timeout| timeout.saturating_sub(waited).min(SIGNAL_POLL));
+        if let Some(result) = py.detach(|| wait(slice)) {
+            return Ok(Some(result));
+        }
+        py.check_signals()?;
+        if timeout.is_some_and(|timeout| clock::mono().saturating_sub(start) >= timeout) {
+            return Ok(None);
+        }
+    }
+}
+
+fn last_to_python(py: Python<'_>, last: Last) -> PyResult<Bound<'_, PyAny>> {
+    Ok(match last {
+        Last::F64(value) => PyFloat::new(py, value).into_any(),
+        Last::I64(value) => value.into_pyobject(py)?.into_any(),
+        Last::Bool(value) => pyo3::types::PyBool::new(py, value).to_owned().into_any(),
+        Last::Str(text) | Last::Marker(text) => PyString::new(py, &text).into_any(),
+        Last::Json(value) => json_to_python(py, &value)?,
+        Last::Hist(value) => {
+            let histogram = Histogram::decode(&value).map_err(|error| PyValueError::new_err(error.to_string()))?;
+            let dict = PyDict::new(py);
+            dict.set_item("_type", "histogram")?;
+            dict.set_item("values", histogram.counts)?;
+            dict.set_item("bins", histogram.edges)?;
+            dict.into_any()
+        }
+    })
+}
