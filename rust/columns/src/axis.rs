@@ -260,7 +260,11 @@ mod tests {
 
     #[test]
     fn a_regular_axis_takes_a_few_bytes() {
-        let axis = Axis { steps: (0..2000).collect(), times_us: (0..2000).map(|row| row * 1000).collect(), writers: vec![0; 2000] };
+        let axis = Axis {
+            steps: (0..2000).collect(),
+            times_us: (0..2000).map(|row| row * 1000).collect(),
+            writers: vec![0; 2000],
+        };
 
         assert!(axis.encode(1, &mut Packer::new()).data.len() < 20);
     }

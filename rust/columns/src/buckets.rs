@@ -122,10 +122,23 @@ impl SeriesRead {
             min: ends.iter().copied().min().unwrap_or_default().max(window.min),
             max: ends.iter().copied().max().unwrap_or_default().min(window.max),
         };
-        let is_settled = heads.iter().map(|head| head.chunk.step1 < window.min || head.chunk.step0 > window.max).collect();
+        let is_settled =
+            heads.iter().map(|head| head.chunk.step1 < window.min || head.chunk.step0 > window.max).collect();
         let buckets = buckets.max(1);
         let unpacker = Unpacker::new();
-        Ok(Self { table, series, heads, is_settled, window, span, buckets, stage: Stage::Edges, may_snap: false, tail_steps, unpacker })
+        Ok(Self {
+            table,
+            series,
+            heads,
+            is_settled,
+            window,
+            span,
+            buckets,
+            stage: Stage::Edges,
+            may_snap: false,
+            tail_steps,
+            unpacker,
+        })
     }
 
     /// The chunks whose values are needed next; none: all is there.
@@ -164,7 +177,8 @@ impl SeriesRead {
     }
 
     fn rest(&mut self) -> Vec<usize> {
-        let numbers: u64 = self.open_heads().map(|(_, head)| u64::from(head.chunk.stats.numbers())).sum::<u64>() + self.read_numbers();
+        let numbers: u64 =
+            self.open_heads().map(|(_, head)| u64::from(head.chunk.stats.numbers())).sum::<u64>() + self.read_numbers();
         let has_numbers = |head: &Head| head.chunk.stats.numbers() > 0;
         if numbers <= self.buckets as u64 {
             return self.open_heads().filter(|(_, head)| has_numbers(head)).map(|(index, _)| index).collect();

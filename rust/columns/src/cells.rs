@@ -138,7 +138,9 @@ impl Cells {
             Self::Uniform(Values::F64(values)) => values.get(index).copied(),
             Self::Uniform(Values::I64(values)) => values.get(index).map(|value| *value as f64),
             Self::Uniform(Values::Bool(values)) => values.get(index).map(|value| f64::from(u8::from(*value))),
-            Self::Uniform(Values::Null(_) | Values::Str(_) | Values::Hist(_) | Values::Json(_) | Values::Marker(_)) => None,
+            Self::Uniform(Values::Null(_) | Values::Str(_) | Values::Hist(_) | Values::Json(_) | Values::Marker(_)) => {
+                None
+            }
             Self::Mixed(cells) => cells.get(index).and_then(Cell::number),
         }
     }
@@ -148,8 +150,12 @@ impl Cells {
         match self {
             Self::Uniform(Values::Null(_) | Values::F64(_) | Values::I64(_) | Values::Bool(_)) => 0,
             Self::Uniform(Values::Str(values)) => values.get(index).map_or(0, |value| value.len() + 1),
-            Self::Uniform(Values::Hist(values) | Values::Json(values)) => values.get(index).map_or(0, |value| value.len() + 2),
-            Self::Uniform(Values::Marker(values)) => values.get(index).map_or(0, |(kind, text)| kind.len() + text.len() + 2),
+            Self::Uniform(Values::Hist(values) | Values::Json(values)) => {
+                values.get(index).map_or(0, |value| value.len() + 2)
+            }
+            Self::Uniform(Values::Marker(values)) => {
+                values.get(index).map_or(0, |(kind, text)| kind.len() + text.len() + 2)
+            }
             Self::Mixed(cells) => cells.get(index).map_or(0, Cell::heavy_bytes),
         }
     }
@@ -203,7 +209,9 @@ impl Cells {
             (Values::I64(mine), Values::I64(theirs)) => mine.extend_from_slice(theirs),
             (Values::Bool(mine), Values::Bool(theirs)) => mine.extend_from_slice(theirs),
             (Values::Str(mine), Values::Str(theirs)) => mine.extend_from_slice(theirs),
-            (Values::Hist(mine), Values::Hist(theirs)) | (Values::Json(mine), Values::Json(theirs)) => mine.extend_from_slice(theirs),
+            (Values::Hist(mine), Values::Hist(theirs)) | (Values::Json(mine), Values::Json(theirs)) => {
+                mine.extend_from_slice(theirs)
+            }
             (Values::Marker(mine), Values::Marker(theirs)) => mine.extend_from_slice(theirs),
             _ => return None,
         }
@@ -283,7 +291,8 @@ pub(crate) mod tests {
         let count = count.into();
         prop_oneof![
             vec(any_cell(), count.clone()).prop_map(Cells::from_cells),
-            vec(any::<u64>().prop_map(|bits| Cell::F64(f64::from_bits(bits))), count.clone()).prop_map(Cells::from_cells),
+            vec(any::<u64>().prop_map(|bits| Cell::F64(f64::from_bits(bits))), count.clone())
+                .prop_map(Cells::from_cells),
             vec(any::<f32>().prop_map(|value| Cell::F64(f64::from(value))), count.clone()).prop_map(Cells::from_cells),
             vec(any::<i64>().prop_map(Cell::I64), count.clone()).prop_map(Cells::from_cells),
             vec(any::<bool>().prop_map(Cell::Bool), count.clone()).prop_map(Cells::from_cells),

@@ -108,7 +108,15 @@ impl ChunkRow {
         for field in [self.key_id, self.step0, self.step1, self.axis_id] {
             sum = crc32c::crc32c_append(sum, &field.to_le_bytes());
         }
-        for field in [self.n, stats.finite, stats.nan, stats.inf, self.first.len() as u32, self.last.len() as u32, self.sub.len() as u32] {
+        for field in [
+            self.n,
+            stats.finite,
+            stats.nan,
+            stats.inf,
+            self.first.len() as u32,
+            self.last.len() as u32,
+            self.sub.len() as u32,
+        ] {
             sum = crc32c::crc32c_append(sum, &field.to_le_bytes());
         }
         for field in [stats.min, stats.max, stats.sum] {
@@ -198,7 +206,9 @@ fn encode_values(values: &Values) -> (u8, Vec<u8>) {
         Values::Str(values) => (5, encode_bytes(values.iter().map(String::as_bytes))),
         Values::Hist(values) => (6, encode_bytes(values.iter().map(Vec::as_slice))),
         Values::Json(values) => (7, encode_bytes(values.iter().map(Vec::as_slice))),
-        Values::Marker(values) => (8, encode_bytes(values.iter().flat_map(|(kind, text)| [kind.as_bytes(), text.as_bytes()]))),
+        Values::Marker(values) => {
+            (8, encode_bytes(values.iter().flat_map(|(kind, text)| [kind.as_bytes(), text.as_bytes()])))
+        }
     }
 }
 
@@ -236,9 +246,9 @@ fn decode_values(kind: u8, body: &[u8], count: usize) -> Option<Values> {
     let is_whole = |width: usize| count.checked_mul(width).is_some_and(|bytes| bytes == body.len());
     Some(match kind {
         0 if body.is_empty() => Values::Null(count),
-        1 if is_whole(8) => {
-            Values::F64(rows::unshuffle::<8>(body).into_iter().map(|raw| f64::from_bits(u64::from_le_bytes(raw))).collect())
-        }
+        1 if is_whole(8) => Values::F64(
+            rows::unshuffle::<8>(body).into_iter().map(|raw| f64::from_bits(u64::from_le_bytes(raw))).collect(),
+        ),
         F32 if is_whole(4) => {
             let narrow = rows::unshuffle::<4>(body).into_iter().map(|raw| f32::from_bits(u32::from_le_bytes(raw)));
             Values::F64(narrow.map(f64::from).collect())

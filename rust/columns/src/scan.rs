@@ -138,7 +138,12 @@ impl Scan {
             Cells::Uniform(values) => matches!(values, Values::Hist(_)),
             Cells::Mixed(cells) => matches!(cells.get(*index), Some(Cell::Hist(_))),
         };
-        flat.rows.iter().enumerate().filter(|(index, _)| is_histogram(index)).map(|(_, row)| self.table.step(*row)).collect()
+        flat.rows
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| is_histogram(index))
+            .map(|(_, row)| self.table.step(*row))
+            .collect()
     }
 
     fn metrics(&self) -> impl Iterator<Item = (usize, &str)> {
@@ -174,7 +179,8 @@ impl Scan {
         }
         flats.sort_by(|one, other| one.0.cmp(other.0));
         let rows = self.table.flatten(self.rows, self.window);
-        let times: HashMap<i64, i64> = rows.rows.iter().map(|row| (self.table.step(*row), self.table.time_us(*row))).collect();
+        let times: HashMap<i64, i64> =
+            rows.rows.iter().map(|row| (self.table.step(*row), self.table.time_us(*row))).collect();
 
         let mut frames = Vec::new();
         let mut groups: Vec<&[i64]> = steps.chunks(FRAME_ROWS).rev().collect();
@@ -196,7 +202,14 @@ impl Scan {
                 return Err(RowTooLarge { step: group.first().copied().unwrap_or_default(), bytes: raw.len() });
             }
             let seq = first_seq + frames.len() as u64;
-            let draft = Draft { kind: Kind::Data, flags: 0, run_id, writer_id: WRITER_ID, seq, record_count: group.len() as u32 };
+            let draft = Draft {
+                kind: Kind::Data,
+                flags: 0,
+                run_id,
+                writer_id: WRITER_ID,
+                seq,
+                record_count: group.len() as u32,
+            };
             frames.push(draft.seal(codec, raw.len() as u32, &stored));
         }
         Ok(frames)

@@ -180,7 +180,8 @@ impl Table {
             return;
         }
         self.writers.insert(ordinal, writer);
-        let mut order: Vec<_> = self.writers.iter().map(|(ordinal, writer)| (writer.started_us, writer.writer_id, *ordinal)).collect();
+        let mut order: Vec<_> =
+            self.writers.iter().map(|(ordinal, writer)| (writer.started_us, writer.writer_id, *ordinal)).collect();
         order.sort_unstable();
         self.ranks = order.into_iter().enumerate().map(|(rank, (.., ordinal))| (ordinal, rank as u32 + 1)).collect();
     }
@@ -401,9 +402,12 @@ fn decode_frame(bytes: &[u8]) -> Result<Vec<runferry_wire::Rows>, FrameFault> {
     match frame.header.kind {
         Kind::Data => {}
         Kind::Unknown(kind) if kind >= 128 => return Err(FrameFault::UnknownKind(kind)),
-        Kind::Open | Kind::Finish | Kind::Gap | Kind::Dict | Kind::Mark | Kind::BlobRef | Kind::Unknown(_) => return Ok(Vec::new()),
+        Kind::Open | Kind::Finish | Kind::Gap | Kind::Dict | Kind::Mark | Kind::BlobRef | Kind::Unknown(_) => {
+            return Ok(Vec::new());
+        }
     }
-    let raw = payload::decompress(&frame.header, frame.payload).map_err(|error| FrameFault::Payload(error.to_string()))?;
+    let raw =
+        payload::decompress(&frame.header, frame.payload).map_err(|error| FrameFault::Payload(error.to_string()))?;
     let blocks = block::decode_all(&raw).map_err(|error| FrameFault::Blocks(error.to_string()))?;
     let rows = blocks.into_iter().filter_map(|block| match block {
         Block::Rows(rows) => Some(rows),

@@ -23,8 +23,13 @@ type LoggedRow = (i64, [Option<Cell>; 3]);
 #[derive(Debug, Clone)]
 enum Operation {
     /// The next frame of a writer.
-    Frame { writer: usize, rows: Vec<LoggedRow> },
-    Merge { joins: Vec<bool> },
+    Frame {
+        writer: usize,
+        rows: Vec<LoggedRow>,
+    },
+    Merge {
+        joins: Vec<bool>,
+    },
 }
 
 fn any_cell() -> impl Strategy<Value = Cell> {
@@ -142,8 +147,14 @@ impl Store {
         let blocks: Vec<Block> = stretches.iter().map(|stretch| Block::Rows(to_rows(stretch))).collect();
         let raw = block::encode_all(&blocks);
         let (codec, stored) = payload::compress(&raw, 1);
-        let draft =
-            Draft { kind: Kind::Data, flags: 0, run_id: RUN, writer_id: writer.writer_id, seq, record_count: logged.len() as u32 };
+        let draft = Draft {
+            kind: Kind::Data,
+            flags: 0,
+            run_id: RUN,
+            writer_id: writer.writer_id,
+            seq,
+            record_count: logged.len() as u32,
+        };
         self.waiting.push((index as u32, draft.seal(codec, raw.len() as u32, &stored)));
         self.next_seqs[index] += 1;
     }
@@ -156,7 +167,8 @@ impl Store {
         for (ordinal, frame) in self.waiting.drain(..) {
             merge.add_frame(ordinal, &frame).expect("sealed here");
         }
-        let series: Vec<_> = merge.table().series().iter().map(|one| (one.role as u8, one.label.clone(), one.name.clone())).collect();
+        let series: Vec<_> =
+            merge.table().series().iter().map(|one| (one.role as u8, one.label.clone(), one.name.clone())).collect();
         let mut joins = joins.iter().copied().cycle();
         let mut key_ids = Vec::new();
         for (number, key) in series.iter().enumerate() {
@@ -188,7 +200,11 @@ impl Store {
         for chunks in self.chunks.values_mut() {
             chunks.sort_by_key(|chunk| chunk.step0);
             let do_not_overlap = chunks.windows(2).all(|pair| pair[0].step1 < pair[1].step0);
-            assert!(do_not_overlap, "chunks overlap: {:?}", chunks.iter().map(|chunk| (chunk.step0, chunk.step1)).collect::<Vec<_>>());
+            assert!(
+                do_not_overlap,
+                "chunks overlap: {:?}",
+                chunks.iter().map(|chunk| (chunk.step0, chunk.step1)).collect::<Vec<_>>()
+            );
         }
         self.superseded += merged.superseded.iter().map(|lost| lost.points).sum::<u64>();
     }
@@ -260,7 +276,11 @@ fn to_rows(stretch: &[(i64, i64, &[Option<Cell>; 3])]) -> Rows {
             columns.push(Column { name: (*name).to_owned(), presence, values: to_values(here.into_iter().flatten()) });
         }
     }
-    Rows { steps: stretch.iter().map(|row| row.0).collect(), times_us: stretch.iter().map(|row| row.1).collect(), columns }
+    Rows {
+        steps: stretch.iter().map(|row| row.0).collect(),
+        times_us: stretch.iter().map(|row| row.1).collect(),
+        columns,
+    }
 }
 
 fn to_values<'a>(cells: impl Iterator<Item = &'a Cell>) -> Values {
@@ -285,7 +305,11 @@ fn read_rows(frames: &[Vec<u8>]) -> Vec<(i64, i64, BTreeMap<String, Vec<u8>>)> {
                 let present = (0..rows.steps.len()).filter(|index| column.has(*index));
                 for (place, index) in present.enumerate() {
                     let value = cells.get(place).expect("one per present row").to_bytes();
-                    assert_eq!(found[first + index].2.insert(column.name.clone(), value), None, "two values in one row");
+                    assert_eq!(
+                        found[first + index].2.insert(column.name.clone(), value),
+                        None,
+                        "two values in one row"
+                    );
                 }
             }
         }
@@ -325,7 +349,8 @@ fn check_charts(store: &Store, window: Window, buckets: usize) {
         let all: Vec<i64> = series.keys().copied().collect();
         let span = Window { min: all[0].max(window.min), max: all[all.len() - 1].min(window.max) };
         let points = series.iter().filter(|(step, _)| window.has(**step));
-        let points: Vec<_> = points.filter_map(|(step, (_, time, cell))| Some((*step, *time, cell.number()?))).collect();
+        let points: Vec<_> =
+            points.filter_map(|(step, (_, time, cell))| Some((*step, *time, cell.number()?))).collect();
 
         let chart = store.chart(label, name, window, buckets);
 
@@ -367,14 +392,19 @@ fn check_scan(store: &Store, window: Window) {
     assert_eq!(all.len(), expected.len());
     for ((step, time, found), (expected_step, row)) in all.iter().zip(&expected) {
         assert_eq!((step, time), (expected_step, &store.model_rows[step].1));
-        assert_eq!(found, &row.iter().map(|(name, (_, value))| (name.clone(), value.clone())).collect::<BTreeMap<_, _>>());
+        assert_eq!(
+            found,
+            &row.iter().map(|(name, (_, value))| (name.clone(), value.clone())).collect::<BTreeMap<_, _>>()
+        );
     }
 
     let loss = read_rows(&store.scan(Wanted::Names(["loss".to_owned()].into()), window).1);
-    let with_loss: Vec<i64> = expected.iter().filter(|(_, row)| row.contains_key("loss")).map(|(step, _)| *step).collect();
+    let with_loss: Vec<i64> =
+        expected.iter().filter(|(_, row)| row.contains_key("loss")).map(|(step, _)| *step).collect();
     assert_eq!(loss.iter().map(|row| row.0).collect::<Vec<_>>(), with_loss);
 
-    let is_histogram = |row: &BTreeMap<String, (&Entry, Vec<u8>)>| row.get("loss").is_some_and(|(_, value)| value[0] == 6);
+    let is_histogram =
+        |row: &BTreeMap<String, (&Entry, Vec<u8>)>| row.get("loss").is_some_and(|(_, value)| value[0] == 6);
     let histograms: Vec<i64> = expected.iter().filter(|(_, row)| is_histogram(row)).map(|(step, _)| *step).collect();
     assert_eq!(store.scan(Wanted::Histograms("loss".to_owned()), window).0, histograms);
 }

@@ -91,7 +91,8 @@ pub fn adopt(dir: &Path) -> Result<Adopted, AdoptError> {
     let before = LockInfo::read(dir).unwrap_or_default();
     let mut adopted = lock_only(dir)?;
     let ring_name = format!("runferry-{:016x}.ring", adopted.identity.writer_id);
-    let places = before.ring.iter().map(PathBuf::from).chain([machine::shm_dir().join(&ring_name), dir.join(&ring_name)]);
+    let places =
+        before.ring.iter().map(PathBuf::from).chain([machine::shm_dir().join(&ring_name), dir.join(&ring_name)]);
     for path in places {
         let orphan = match Orphan::open(&path) {
             Ok(orphan) => orphan,
@@ -197,9 +198,9 @@ fn pack_orphan(dir: &Path, adopted: &Adopted, mut orphan: Orphan) -> Result<u64,
 
 /// The highest step in the journals of a run below `root`, those of dead writers adopted first; `None`: no row there.
 pub fn last_step(root: &Path, run_id: [u8; 16]) -> Option<i64> {
-    let run_name: String = run_id.iter().map(|byte| format!("{byte:02x}")).collect();
-    let run_dir = root.join(run_name);
-    let writers = std::fs::read_dir(run_dir).ok()?.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir());
+    let run_dir = root.join(machine::hex(run_id));
+    let writers =
+        std::fs::read_dir(run_dir).ok()?.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir());
     writers
         .filter_map(|dir| {
             for _ in 0..MOST_LOOKS {
@@ -241,6 +242,9 @@ fn last_step_of(scan: &Scan) -> Option<i64> {
         let frame = Frame::read(&bytes).ok()?;
         let raw = payload::decompress(&frame.header, frame.payload).ok()?;
         let blocks = block::decode_wanted(&raw, &|_| false).ok()?;
-        blocks.iter().filter_map(|block| if let Block::Rows(rows) = block { rows.steps.last().copied() } else { None }).max()
+        blocks
+            .iter()
+            .filter_map(|block| if let Block::Rows(rows) = block { rows.steps.last().copied() } else { None })
+            .max()
     })
 }

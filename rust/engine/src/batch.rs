@@ -21,6 +21,8 @@ use runferry_wire::{Codec, Doc, Draft, Kind, flags, payload};
 const TARGET_RAW_BYTES: usize = 640 << 10;
 /// A row is cut in the middle when its frame would grow beyond this.
 const MAX_RAW_BYTES: usize = 4 << 20;
+/// Metrics whose last value is kept for the local summary; the server's has all of them.
+const MOST_LAST_VALUES: usize = 100_000;
 /// zstd level: the values are mostly noise, a higher one costs time and gains a few percent.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -123,8 +125,13 @@ impl Batch {
             let counts = Dropped { rows: 1, points: 0, bytes: payload.len() as u64 };
             let detail = format!("a record of kind {entry_kind} cannot be read");
             self.ready.push_back((Ready::Gap { reason: "corrupt", counts, detail }, end));
-        } else if self.builder.byte_count() + self.document_bytes >= TARGET_RAW_BYTES || self.builder.row_count() >= MAX_ROWS - 1 {
+        } else if self.builder.byte_count() + self.document_bytes >= TARGET_RAW_BYTES
+            || self.builder.row_count() >= MAX_ROWS - 1
+        {
             self.close();
+        }
+        if self.builder.prune() {
+            self.schemas.clear();
         }
     }
 
@@ -192,7 +199,6 @@ impl Batch {
         is_whole
     }
 
-
     /// Ends the frame being gathered, if it holds anything.
     pub fn close(&mut self) {
         if self.builder.row_count() > 0 || !self.documents.is_empty() {
@@ -226,10 +232,13 @@ impl Batch {
                 Values::Json(values) => values.last().map(|value| Last::Json(value.clone())),
                 Values::Marker(values) => values.last().map(|(_, text)| Last::Marker(text.clone())),
             };
+            let has_room = self.last.len() < MOST_LAST_VALUES;
             match (last, self.last.get_mut(&column.name)) {
                 (Some(last), Some(slot)) => *slot = last,
-                (Some(last), None) => drop(self.last.insert(column.name.clone(), last)),
-                (None, _) => {}
+                (Some(last), None) if has_room => {
+                    self.last.insert(column.name.clone(), last);
+                }
+                (Some(_), None) | (None, _) => {}
             }
         }
     }
@@ -279,7 +288,14 @@ impl Batch {
                     seq,
                     record_count: (rows + documents) as u32,
                 };
-                Packed { frame: draft.seal(codec, raw.len() as u32, &stored), seq, next_seq: seq + 1, end, rows, points }
+                Packed {
+                    frame: draft.seal(codec, raw.len() as u32, &stored),
+                    seq,
+                    next_seq: seq + 1,
+                    end,
+                    rows,
+                    points,
+                }
             }
             Ready::Gap { reason, counts, detail } => {
                 let frame = gap_frame(identity, seq, 1, extra_flags, reason, counts, &detail);
@@ -312,7 +328,8 @@ pub fn gap_frame(
 /// A frame around one map: OPEN, FINISH or GAP.
 pub fn map_frame(identity: Identity, kind: Kind, seq: u64, record_count: u32, extra_flags: u8, map: &Doc) -> Vec<u8> {
     let raw = map.encode();
-    let (codec, stored) = if raw.len() < 512 { (Codec::Plain, raw.clone()) } else { payload::compress(&raw, ZSTD_LEVEL) };
+    let (codec, stored) =
+        if raw.len() < 512 { (Codec::Plain, raw.clone()) } else { payload::compress(&raw, ZSTD_LEVEL) };
     let Identity { run_id, writer_id } = identity;
     Draft { kind, flags: extra_flags, run_id, writer_id, seq, record_count }.seal(codec, raw.len() as u32, &stored)
 }

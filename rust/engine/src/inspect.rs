@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use runferry_journal::{DamageKind, GapReason, JournalError, Lock, LockError, LockInfo, Piece, RealDisk, Scan, ack, scan};
+use runferry_journal::{
+    DamageKind, GapReason, JournalError, Lock, LockError, LockInfo, Piece, RealDisk, Scan, ack, scan,
+};
 use runferry_wire::{Frame, Kind};
 
 use crate::adopt::read_open;
@@ -94,9 +96,8 @@ fn state_of(dir: &Path) -> JournalState {
     state.backlog_frames = scan.next_seq - durable;
     state.backlog_bytes = frame_bytes(&scan, durable);
     let hint = std::fs::metadata(dir.join("ACK")).and_then(|metadata| metadata.modified()).ok();
-    state.last_ack_us = hint
-        .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
-        .map(|since| since.as_micros() as i64);
+    state.last_ack_us =
+        hint.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()).map(|since| since.as_micros() as i64);
     state
 }
 

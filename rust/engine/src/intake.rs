@@ -16,7 +16,8 @@ use std::time::Duration;
 use runferry_ring::{Producer, Pushed};
 use runferry_wire::block::Block;
 use runferry_wire::record::{
-    self, DOCUMENT, DROPPED, DropReason, Dropped, HAS_KINDS, ROW_HEAD_BYTES, ROW_SCHEMA, RowNames, SPOOLED, TAG_NAME, Value,
+    self, DOCUMENT, DROPPED, DropReason, Dropped, HAS_KINDS, ROW_HEAD_BYTES, ROW_SCHEMA, RowNames, SPOOLED, TAG_NAME,
+    Value,
 };
 
 use crate::writer::Writer;
@@ -32,7 +33,7 @@ const MOST_SCHEMAS: usize = 1_024;
 const LONGEST_STALL: Duration = Duration::from_millis(250);
 /// And of all calls within a minute.
 const STALL_BUDGET: Duration = Duration::from_secs(1);
-const STALL_WINDOW: Duration = Duration::from_mins(1);
+const STALL_WINDOW: Duration = Duration::from_secs(60);
 const STALL_POLL: Duration = Duration::from_micros(500);
 /// How often drops are reported.
 const DROP_REPORT: Duration = Duration::from_secs(1);
@@ -183,7 +184,8 @@ impl Intake {
             return (Taken::Closed, None);
         }
         let Some(step) = self.place(step, commit) else { return (self.count_behind(names.len()), None) };
-        let bytes: usize = values.iter().map(Value::byte_count).sum::<usize>() + names.iter().map(|name| name.len()).sum::<usize>();
+        let bytes: usize =
+            values.iter().map(Value::byte_count).sum::<usize>() + names.iter().map(|name| name.len()).sum::<usize>();
         if bytes > LARGEST_CALL_BYTES {
             self.count(DropReason::TooLarge, Dropped { rows: 1, points: names.len() as u64, bytes: bytes as u64 });
             return (Taken::Refused, None);
@@ -228,13 +230,11 @@ impl Intake {
     /// An entry larger than the ring takes goes through a file.
     fn spool(&mut self, kind: u8, payload: &[u8]) -> Taken {
         self.spooled += 1;
-        match rowspool::write(&self.dir, self.spooled, kind, payload) {
-            Ok(entry) => self.push(SPOOLED, entry),
-            Err(_) => {
-                self.count(DropReason::Full, Dropped { rows: 1, points: 0, bytes: payload.len() as u64 });
-                Taken::Refused
-            }
-        }
+        let Ok(entry) = rowspool::write(&self.dir, self.spooled, kind, payload) else {
+            self.count_full(payload);
+            return Taken::Refused;
+        };
+        self.push(SPOOLED, entry)
     }
 
     /// The schema of these names, interned if need be; `None`: the row has to carry its names.

@@ -5,7 +5,8 @@ use std::path::Path;
 /// The machine's boot; zeros where the system does not tell.
 pub fn boot_id() -> [u8; 16] {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: Vec<u8> = text.bytes().filter_map(|byte| (byte as char).to_digit(16)).map(|digit| digit as u8).collect();
+    let digits: Vec<u8> =
+        text.bytes().filter_map(|byte| (byte as char).to_digit(16)).map(|digit| digit as u8).collect();
     let mut id = [0; 16];
     for (slot, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
         if let [high, low] = pair {
@@ -17,7 +18,12 @@ pub fn boot_id() -> [u8; 16] {
 
 /// The boot id as text.
 pub fn boot_id_text() -> String {
-    boot_id().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(boot_id())
+}
+
+/// 16 bytes as 32 digits: the folder of a run.
+pub fn hex(bytes: [u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(bytes))
 }
 
 /// When process `pid` started, in clock ticks since boot; 0 where the system does not tell.

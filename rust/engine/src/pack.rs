@@ -183,8 +183,7 @@ impl Loop {
     fn drain(&mut self, limit: usize) -> usize {
         let now = clock::mono();
         let mut count = 0;
-        while count < limit && self.it.shared.state().unjournaled_bytes() < OUTBOX_BYTES {
-            // The outbox is looked at once per 256 entries, not per entry.
+        while count < limit && self.waiting_bytes() < OUTBOX_BYTES {
             let mut taken = 0;
             while taken < 256
                 && let Some(entry) = self.it.consumer.next()
@@ -213,6 +212,11 @@ impl Loop {
         let damaged = self.batch.damaged() + u64::from(self.it.consumer.damaged_bytes() > 0);
         self.it.shared.counters.damaged_records.store(damaged, Ordering::Relaxed);
         count
+    }
+
+    /// Bytes of frames that are nowhere but in memory.
+    fn waiting_bytes(&self) -> usize {
+        self.waiting.iter().map(|waiting| waiting.frame.len()).sum()
     }
 
     /// Everything that is in the ring goes to the journal, whether it is due or not.
@@ -253,10 +257,10 @@ impl Loop {
     /// Whether the journal took the frame. The error is kept for `status()`.
     fn append(&mut self, frame: &[u8]) -> bool {
         let Err(error) = self.it.journal.append(frame) else { return true };
-        let journal_state = if matches!(error, JournalError::Full { .. }) { "full" } else { "degraded" };
+        let journal = if matches!(error, JournalError::Full { .. }) { "full" } else { "degraded" };
         let text = chain(&error);
         self.it.shared.change(|state| {
-            state.journal_state = journal_state;
+            state.journal = journal;
             state.last_error = text;
         });
         false
@@ -337,7 +341,7 @@ impl Loop {
             });
             self.journaled(waiting.end, waiting.next_seq, waiting.frame.len());
         }
-        self.it.shared.change(|state| state.journal_state = "ok");
+        self.it.shared.change(|state| state.journal = "ok");
     }
 
     fn new_journal(&self, first_seq: u64) -> Result<Journal, JournalError> {
@@ -359,7 +363,7 @@ impl Loop {
         self.it.journal.restart_from(first);
         let is_rewritten = frames.iter().all(|frame| self.append(frame));
         self.it.shared.change(|state| {
-            state.journal_state = "degraded";
+            state.journal = "degraded";
             if is_rewritten {
                 state.last_error = format!("fsync failed; frames from {first} on were written to a new segment");
             }
@@ -397,7 +401,8 @@ impl Loop {
         };
         let is_waited_for = done.is_some();
         let job = SyncJob { ticket, next_seq, done };
-        let sent = if is_waited_for { self.it.to_sync.send(job).is_ok() } else { self.it.to_sync.try_send(job).is_ok() };
+        let sent =
+            if is_waited_for { self.it.to_sync.send(job).is_ok() } else { self.it.to_sync.try_send(job).is_ok() };
         if sent {
             self.synced_next_seq = next_seq;
         }

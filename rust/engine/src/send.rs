@@ -177,7 +177,7 @@ async fn connect(
         state.notices.extend(opened.notices.iter().cloned());
     });
     let resume = session.opened(&request, &opened, now);
-    go_on(resume, source, gaps, shared)?;
+    go_on(&resume, source, gaps, shared)?;
     shared.acked(opened.next_seq, 0);
 
     loop {
@@ -224,10 +224,10 @@ async fn send_what_may_go(
         let seq = session.next_seq();
         let frame = match gaps.get(&seq) {
             Some(gap) => Some(gap.clone()),
-            None => source.frame(seq).map_err(local_trouble)?,
+            None => source.frame(seq).map_err(|reason| local_trouble(&reason))?,
         };
         let Some(frame) = frame else { break };
-        let size = FrameSize::of(&frame).map_err(|error| local_trouble(error.to_string()))?;
+        let size = FrameSize::of(&frame).map_err(|error| local_trouble(&error.to_string()))?;
         match session.offer(size, clock::mono()) {
             Verdict::Send => {
                 Counters::add(&counters.sent_frames, 1);
@@ -268,13 +268,13 @@ fn heed(
             gaps.retain(|seq, _| *seq >= next_seq);
             shared.acked(received, next_seq);
         }
-        Reaction::Resume(resume) => go_on(resume, source, gaps, shared)?,
+        Reaction::Resume(resume) => go_on(&resume, source, gaps, shared)?,
         Reaction::ReplaceWithGap { seq, cause } => {
             let (reason, detail) = match cause {
                 GapCause::Rejected { reason } => ("rejected", reason),
                 GapCause::Corrupt => ("corrupt", "the server refuses its checksum".to_owned()),
             };
-            if let Some(frame) = source.frame(seq).map_err(local_trouble)? {
+            if let Some(frame) = source.frame(seq).map_err(|reason| local_trouble(&reason))? {
                 put_gap(&frame, source, gaps, reason, &detail);
             }
         }
@@ -291,15 +291,17 @@ fn heed(
 
 /// Prepares for what the server expects next.
 fn go_on(
-    resume: Resume,
+    resume: &Resume,
     source: &impl Source,
     gaps: &mut HashMap<u64, Bytes>,
     shared: &Shared,
 ) -> Result<(), TransportError> {
-    match resume {
+    match *resume {
         Resume::From { lost: 0, .. } => Ok(()),
         Resume::From { next_seq, lost } => {
-            shared.set_error(format!("the server has lost {lost} frames it had acked; they are sent again from {next_seq}"));
+            shared.set_error(format!(
+                "the server has lost {lost} frames it had acked; they are sent again from {next_seq}"
+            ));
             Ok(())
         }
         Resume::Regressed { gap_seq, first_available_seq } => {
@@ -307,7 +309,8 @@ fn go_on(
             while seq < first_available_seq {
                 let count = (first_available_seq - seq).min(u64::from(u32::MAX));
                 let detail = "the server lost frames that were trimmed after its ack";
-                let frame = gap_frame(source.identity(), seq, count as u32, 0, "server_regressed", Dropped::default(), detail);
+                let frame =
+                    gap_frame(source.identity(), seq, count as u32, 0, "server_regressed", Dropped::default(), detail);
                 gaps.insert(seq, frame.into());
                 seq += count;
             }
@@ -333,8 +336,12 @@ fn put_gap(frame: &Bytes, source: &impl Source, gaps: &mut HashMap<u64, Bytes>, 
     gaps.insert(header.seq, gap.into());
 }
 
-fn local_trouble(reason: String) -> TransportError {
-    TransportError::Retry { cause: RetryCause::Lost, reason: format!("the journal cannot be read: {reason}"), after: None }
+fn local_trouble(reason: &str) -> TransportError {
+    TransportError::Retry {
+        cause: RetryCause::Lost,
+        reason: format!("the journal cannot be read: {reason}"),
+        after: None,
+    }
 }
 
 fn beat(shared: &Shared) -> Beat {

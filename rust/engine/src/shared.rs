@@ -106,7 +106,7 @@ pub(crate) struct State {
     pub(crate) connection: Connection,
     pub(crate) run_url: String,
     pub(crate) storage_epoch: Vec<u8>,
-    pub(crate) journal_state: &'static str,
+    pub(crate) journal: &'static str,
     pub(crate) journal_bytes: u64,
     pub(crate) last_error: String,
     pub(crate) dead_threads: Vec<String>,
@@ -136,7 +136,7 @@ impl Shared {
             synced_next_seq: next_seq,
             durable_next_seq: next_seq,
             received_next_seq: next_seq,
-            journal_state: "ok",
+            journal: "ok",
             ..State::default()
         };
         Self {
@@ -225,10 +225,5 @@ impl State {
         while self.item_bytes > OUTBOX_BYTES && self.items.front().is_some_and(|item| item.is_journaled) {
             self.pop();
         }
-    }
-
-    /// Frames that are nowhere but in memory.
-    pub(crate) fn unjournaled_bytes(&self) -> usize {
-        self.items.iter().filter(|item| !item.is_journaled).map(|item| item.frame.len()).sum()
     }
 }

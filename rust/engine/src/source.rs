@@ -4,7 +4,7 @@
 //! back, and even when the disk is failing; whatever is older is read from the segments. A damaged place in a journal comes out as
 //! the GAP frame that stands for it.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ struct JournalFrames {
 }
 
 impl JournalFrames {
-    fn new(disk: Arc<dyn Disk>, dir: PathBuf, from_seq: u64, identity: Identity) -> Self {
-        Self { identity, reader: Reader::open(disk, &dir, from_seq), pending_gap: None }
+    fn new(disk: Arc<dyn Disk>, dir: &Path, from_seq: u64, identity: Identity) -> Self {
+        Self { identity, reader: Reader::open(disk, dir, from_seq), pending_gap: None }
     }
 
     fn frame(&mut self, seq: u64) -> Result<Option<Bytes>, String> {
@@ -91,7 +91,13 @@ pub(crate) struct LiveSource {
 }
 
 impl LiveSource {
-    pub(crate) fn new(shared: Arc<Shared>, disk: Arc<dyn Disk>, dir: PathBuf, open_frame: Bytes, identity: Identity) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        open_frame: Bytes,
+        identity: Identity,
+    ) -> Self {
         Self { shared, journal: JournalFrames::new(disk, dir, 1, identity), open_frame }
     }
 }
@@ -146,7 +152,7 @@ pub(crate) struct JournalSource {
 impl JournalSource {
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
-        dir: PathBuf,
+        dir: &Path,
         identity: Identity,
         open_frame: Bytes,
         bounds: (u64, u64),

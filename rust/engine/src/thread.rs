@@ -12,7 +12,11 @@ use crate::shared::Shared;
 ///
 /// # Errors
 /// The operating system refuses another thread.
-pub(crate) fn spawn(name: &str, shared: Arc<Shared>, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+pub(crate) fn spawn(
+    name: &str,
+    shared: Arc<Shared>,
+    body: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
     let thread_name = name.to_owned();
     // A new thread inherits the mask: block here, start, restore. Blocking in the thread itself would leave a window.
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).ok();

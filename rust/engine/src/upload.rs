@@ -78,7 +78,10 @@ pub fn run_path(open: &Doc) -> String {
 /// The writer folders that `path` means: itself, or those below it.
 pub fn writer_dirs(path: &Path) -> Vec<PathBuf> {
     let is_writer = |path: &Path| {
-        let mut names = std::fs::read_dir(path).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut names = std::fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         names.any(|name| name.starts_with("seg-") || name == "LOCK")
     };
     if is_writer(path) {
@@ -120,7 +123,12 @@ impl Upload {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(dirs: Vec<PathBuf>, base_url: Option<String>, api_key: Option<String>, client: String) -> std::io::Result<Self> {
+    pub fn start(
+        dirs: Vec<PathBuf>,
+        base_url: Option<String>,
+        api_key: Option<String>,
+        client: String,
+    ) -> std::io::Result<Self> {
         let progress = Arc::new(Mutex::new(Progress::default()));
         let is_stopping = Arc::new(AtomicBool::new(false));
         let current = Arc::new(Mutex::new(None));
@@ -205,14 +213,21 @@ impl UploadJob {
         result.records = journal.records;
         let own_url = journal.open.get_str("base_url").filter(|_| journal.open.get_str("mode") == Some("online"));
         let Some(base_url) = base_url.or(own_url) else {
-            result.error = Some("no server is known for it: give one by --base-url, RUNFERRY_BASE_URL or `runferry login URL`".to_owned());
+            result.error = Some(
+                "no server is known for it: give one by --base-url, RUNFERRY_BASE_URL or `runferry login URL`"
+                    .to_owned(),
+            );
             return result;
         };
         let shared = Arc::new(Shared::new(1));
         shared.change(|state| state.next_seq = journal.bounds.1);
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(shared.clone());
         let before = *self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let destination = Destination { base_url: base_url.to_owned(), api_key: api_key.map(ToOwned::to_owned), client: client.to_owned() };
+        let destination = Destination {
+            base_url: base_url.to_owned(),
+            api_key: api_key.map(ToOwned::to_owned),
+            client: client.to_owned(),
+        };
         let sending = send_journal(&journal, dir, &destination, &shared, Some(MOST_FAILURES), false);
         let ended = runtime.block_on(async {
             tokio::pin!(sending);
@@ -251,8 +266,8 @@ impl UploadJob {
 
 /// A journal to be sent: locked and adopted if its writer is dead, only read if it lives.
 struct Held {
-    /// Kept while it is sent.
-    _adopted: Option<Adopted>,
+    /// Its lock is kept while it is sent; `None`: its writer lives.
+    adopted: Option<Adopted>,
     identity: Identity,
     open: Doc,
     open_frame: Vec<u8>,
@@ -283,7 +298,13 @@ impl Held {
         }
     }
 
-    fn of(scan: &runferry_journal::Scan, identity: Identity, open: Doc, open_frame: Vec<u8>, adopted: Option<Adopted>) -> Self {
+    fn of(
+        scan: &runferry_journal::Scan,
+        identity: Identity,
+        open: Doc,
+        open_frame: Vec<u8>,
+        adopted: Option<Adopted>,
+    ) -> Self {
         use runferry_journal::Piece;
         let records = scan.pieces.iter().map(|piece| match piece {
             Piece::Frame { header, .. } if header.kind == runferry_wire::Kind::Data => u64::from(header.record_count),
@@ -296,7 +317,7 @@ impl Held {
             bounds: (scan.first_seq, scan.next_seq),
             bytes: scan.segments.iter().map(|segment| segment.bytes).sum(),
             records: records.sum(),
-            _adopted: adopted,
+            adopted,
         }
     }
 }
@@ -318,7 +339,7 @@ async fn send_journal(
         is_replay: true,
     };
     let open_frame = journal.open_frame.clone().into();
-    let source = JournalSource::new(Arc::new(RealDisk), dir.to_owned(), journal.identity, open_frame, journal.bounds, is_live);
+    let source = JournalSource::new(Arc::new(RealDisk), dir, journal.identity, open_frame, journal.bounds, is_live);
     serve(&sender, source, most_failures).await
 }
 
@@ -428,7 +449,8 @@ impl FollowJob {
         match self.which {
             Which::Offline => open.get_str("mode") != Some("online"),
             Which::OrphansOf => {
-                open.get_str("mode") == Some("online") && open.get_str("base_url") == Some(self.destination.base_url.as_str())
+                open.get_str("mode") == Some("online")
+                    && open.get_str("base_url") == Some(self.destination.base_url.as_str())
             }
         }
     }
@@ -448,7 +470,7 @@ impl FollowJob {
             if !self.is_wanted(&journal.open) {
                 return "not ours";
             }
-            let is_live = journal._adopted.is_none();
+            let is_live = journal.adopted.is_none();
             if is_live && self.which == Which::OrphansOf {
                 return "alive";
             }

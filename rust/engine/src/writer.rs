@@ -76,7 +76,7 @@ pub enum StartError {
         /// The folder.
         path: PathBuf,
         /// What is wrong.
-        source: LockError,
+        source: Box<LockError>,
     },
     /// No memory for a ring.
     #[error(transparent)]
@@ -157,8 +157,7 @@ impl Writer {
     /// [`StartError`]. Nothing is left running.
     pub fn start(options: Options) -> Result<(Self, Producer), StartError> {
         let Identity { run_id, writer_id } = options.identity;
-        let run_name: String = run_id.iter().map(|byte| format!("{byte:02x}")).collect();
-        let dir = options.root.join(run_name).join(format!("{writer_id:016x}"));
+        let dir = options.root.join(machine::hex(run_id)).join(format!("{writer_id:016x}"));
         let is_online = options.base_url.is_some();
         let disk: Arc<RealDisk> = Arc::new(RealDisk);
         let journal_error = |source| StartError::Journal { path: options.root.clone(), source };
@@ -182,7 +181,8 @@ impl Writer {
         make_dirs(&dir).map_err(|source| {
             journal_error(JournalError::Io { action: "make directory", path: dir.clone(), source })
         })?;
-        let lock = Lock::acquire(&dir, &lock_info).map_err(|source| StartError::Lock { path: dir.clone(), source })?;
+        let lock = Lock::acquire(&dir, &lock_info)
+            .map_err(|source| StartError::Lock { path: dir.clone(), source: Box::new(source) })?;
         let journal = Journal::create(disk.clone(), &dir, open_frame, 1, journal_options).map_err(journal_error)?;
         let ring_identity = runferry_ring::Identity {
             run_id,
@@ -234,7 +234,7 @@ impl Writer {
                 linger_ms,
                 is_replay: false,
             };
-            let source = LiveSource::new(shared.clone(), disk, dir.clone(), open_frame.into(), options.identity);
+            let source = LiveSource::new(shared.clone(), disk, &dir, open_frame.into(), options.identity);
             threads.push(thread::spawn("rf-send", shared.clone(), move || send::run(&sender, source))?);
         }
         let writer = Self {
@@ -375,7 +375,7 @@ impl Writer {
             kill_safe: self.placement.is_kill_safe(),
             is_finished: state.is_finished,
             connection: state.connection.name(),
-            journal: state.journal_state,
+            journal: state.journal,
             run_url: state.run_url.clone(),
             last_error: state.last_error.clone(),
             dead_threads: state.dead_threads.clone(),

@@ -263,8 +263,8 @@ impl Journal {
         self.put_away(&active);
     }
 
-    /// Goes back to `seq` in a new segment, so that the caller can write again, byte for byte, what is in doubt. A `seq`
-    /// that was never reached changes nothing but the segment.
+    /// Goes back to frame `seq` in a new segment, so that the caller can write again, byte for byte, what is in doubt. A
+    /// `seq` that was never reached changes nothing but the segment.
     pub fn restart_from(&mut self, seq: u64) {
         self.notice_failed_syncs();
         self.seal();
@@ -325,7 +325,8 @@ impl Journal {
         Ok(trimmed_bytes)
     }
 
-    /// Removes the oldest segment, sent or not, and says which frames went with it. `None`: only one is left.
+    /// Removes the oldest segment, sent or not, and says which frames went with it. `None`: only one is left,
+    /// or its frames are being written anew.
     ///
     /// # Errors
     /// `Io` if it cannot be removed.
@@ -334,9 +335,11 @@ impl Journal {
         self.remove_oldest()
     }
 
-    /// The oldest segment, unless it is the only one: without any, the next process would begin at 1 again.
+    /// The oldest segment, unless the next process would give its numbers to other frames: because it is the only one, or
+    /// because its frames are still being written anew.
     fn removable(&self) -> Option<&Sealed> {
-        self.sealed.front().filter(|_| self.active.is_some() || self.sealed.len() > 1)
+        let is_followed = self.active.is_some() || self.sealed.len() > 1;
+        self.sealed.front().filter(|oldest| is_followed && oldest.next_seq <= self.next_seq)
     }
 
     fn remove_oldest(&mut self) -> Result<Option<Dropped>, JournalError> {

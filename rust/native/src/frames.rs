@@ -48,7 +48,10 @@ pub(crate) fn verify_frames(py: Python<'_>, data: Vec<PyBackedBytes>) -> Vec<Ver
 
 /// The blocks other than ROWS, or the map of an OPEN, FINISH or GAP frame, by name.
 #[pyfunction]
-pub(crate) fn documents<'py>(py: Python<'py>, frame: PyBackedBytes) -> PyResult<Vec<(&'static str, Bound<'py, PyAny>)>> {
+pub(crate) fn documents<'py>(
+    py: Python<'py>,
+    frame: PyBackedBytes,
+) -> PyResult<Vec<(&'static str, Bound<'py, PyAny>)>> {
     let (kind, raw) = py.detach(|| open_payload(&frame))?;
     let map_name = match kind {
         Kind::Open => Some("open"),
@@ -57,13 +60,19 @@ pub(crate) fn documents<'py>(py: Python<'py>, frame: PyBackedBytes) -> PyResult<
         Kind::Data | Kind::Dict | Kind::Mark | Kind::BlobRef | Kind::Unknown(_) => None,
     };
     if let Some(name) = map_name {
-        let doc = if raw.is_empty() { Doc::Map(Vec::new()) } else { Doc::decode(&raw).map_err(|error| PyValueError::new_err(error.to_string()))? };
+        let doc = if raw.is_empty() {
+            Doc::Map(Vec::new())
+        } else {
+            Doc::decode(&raw).map_err(|error| PyValueError::new_err(error.to_string()))?
+        };
         return Ok(vec![(name, doc_to_python(py, &doc)?)]);
     }
     if kind != Kind::Data {
         return Ok(Vec::new());
     }
-    let blocks = py.detach(|| block::decode_wanted(&raw, &|_| false)).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let blocks = py
+        .detach(|| block::decode_wanted(&raw, &|_| false))
+        .map_err(|error| PyValueError::new_err(error.to_string()))?;
     let mut found = Vec::new();
     for block in blocks {
         match block {
@@ -120,7 +129,8 @@ pub(crate) fn pack_frame<'py>(
     raw: PyBackedBytes,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let raw_len = u32::try_from(raw.len()).ok().filter(|len| *len <= runferry_wire::frame::MAX_RAW_BYTES);
-    let raw_len = raw_len.ok_or_else(|| PyValueError::new_err(format!("payload of {} bytes is too large", raw.len())))?;
+    let raw_len =
+        raw_len.ok_or_else(|| PyValueError::new_err(format!("payload of {} bytes is too large", raw.len())))?;
     let draft = Draft { kind: Kind::from_byte(kind), flags, run_id, writer_id, seq, record_count };
     let frame = py.detach(|| {
         let (codec, stored) = payload::compress(&raw, 1);
@@ -132,7 +142,8 @@ pub(crate) fn pack_frame<'py>(
 /// Verifies a frame and decompresses its payload.
 fn open_payload(bytes: &[u8]) -> PyResult<(Kind, Vec<u8>)> {
     let frame = Frame::read(bytes).map_err(|error| PyValueError::new_err(error.to_string()))?;
-    let raw = payload::decompress(&frame.header, frame.payload).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let raw =
+        payload::decompress(&frame.header, frame.payload).map_err(|error| PyValueError::new_err(error.to_string()))?;
     Ok((frame.header.kind, raw))
 }
 

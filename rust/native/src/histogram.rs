@@ -10,13 +10,22 @@ fn value_error(error: HistogramError) -> PyErr {
 }
 
 /// Bins `N`-byte little-endian numbers.
-fn bin<const N: usize>(data: &[u8], bins: usize, read: impl Fn([u8; N]) -> f64 + Copy) -> Result<Vec<u8>, HistogramError> {
+fn bin<const N: usize>(
+    data: &[u8],
+    bins: usize,
+    read: impl Fn([u8; N]) -> f64 + Copy,
+) -> Result<Vec<u8>, HistogramError> {
     let (numbers, _) = data.as_chunks::<N>();
     Histogram::of(numbers.iter().map(|raw| read(*raw)), bins)?.encode()
 }
 
 #[pyfunction]
-pub(crate) fn histogram_from_bytes<'py>(py: Python<'py>, data: &[u8], dtype: &str, bins: usize) -> PyResult<Bound<'py, PyBytes>> {
+pub(crate) fn histogram_from_bytes<'py>(
+    py: Python<'py>,
+    data: &[u8],
+    dtype: &str,
+    bins: usize,
+) -> PyResult<Bound<'py, PyBytes>> {
     let value = match dtype {
         "f4" => bin(data, bins, |raw| f64::from(f32::from_le_bytes(raw))),
         "f8" => bin(data, bins, f64::from_le_bytes),

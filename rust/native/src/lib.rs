@@ -22,9 +22,9 @@ mod _native {
     #[pymodule_export]
     use crate::journals::{Follower, journal_frames, journal_fsck, journal_list, local_last_step, sync};
     #[pymodule_export]
-    use crate::writer::Writer;
+    use crate::store::{Merge, Scan, SeriesRead, Tail, cell_value, verify_chunks};
     #[pymodule_export]
-    use crate::store::{Merge, Scan, SeriesRead, Tail, cell_value};
+    use crate::writer::Writer;
     use pyo3::prelude::*;
 
     #[pymodule_init]

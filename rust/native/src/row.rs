@@ -218,7 +218,13 @@ impl LongRow {
         self.items.push((name, value));
     }
 
-    fn convert(&mut self, py: Python<'_>, convert: &Py<PyAny>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn convert(
+        &mut self,
+        py: Python<'_>,
+        convert: &Py<PyAny>,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         let leaves = convert.bind(py).call1((key, value))?;
         for leaf in leaves.cast::<PyList>()?.iter() {
             let (path, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = leaf.extract()?;

@@ -16,6 +16,7 @@ use runferry_columns::buckets::{self, Head};
 use runferry_columns::cells::Cell;
 use runferry_columns::chunk::ChunkRow;
 use runferry_columns::merge;
+use runferry_columns::pack::{ChunkError, Unpacker};
 use runferry_columns::scan::{self, Wanted};
 use runferry_columns::stats::Stats;
 use runferry_columns::table::{Role, Series, Table, Window, Writer};
@@ -132,6 +133,22 @@ pub(crate) fn cell_value<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<(&'stat
     })
 }
 
+/// Reads chunks and their axes, all checksums included; one text per chunk that fails.
+#[pyfunction]
+pub(crate) fn verify_chunks(py: Python<'_>, chunks: Vec<(Bound<'_, PyTuple>, PythonAxis)>) -> PyResult<Faults> {
+    let chunks = chunks.into_iter().map(|(chunk, axis)| Ok((chunk_row(&chunk)?, axis_row(axis))));
+    let chunks = chunks.collect::<PyResult<Vec<_>>>()?;
+    Ok(py.detach(|| {
+        let mut unpacker = Unpacker::new();
+        let mut verify = |chunk: &ChunkRow, axis: &AxisRow| {
+            let cells = chunk.decode(&mut unpacker)?;
+            let rows = axis.decode(&mut unpacker)?.len();
+            if rows == cells.len() { Ok(()) } else { Err(ChunkError::Malformed { part: "axis" }) }
+        };
+        chunks.iter().map(|(chunk, axis)| verify(chunk, axis).err().map(|fault| fault.to_string())).collect()
+    }))
+}
+
 /// Frames of a run that are not merged yet, decoded once and read often.
 #[pyclass(frozen, module = "runferry._native")]
 pub(crate) struct Tail {
@@ -164,7 +181,9 @@ impl Tail {
     fn add_frames(&self, py: Python<'_>, frames: Vec<PythonFrame>) -> Faults {
         py.detach(|| {
             let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-            let faults = frames.iter().map(|(ordinal, frame)| table.add_frame(*ordinal, frame).err().map(|fault| fault.to_string()));
+            let faults = frames
+                .iter()
+                .map(|(ordinal, frame)| table.add_frame(*ordinal, frame).err().map(|fault| fault.to_string()));
             let faults = faults.collect();
             table.settle();
             faults
@@ -215,14 +234,35 @@ impl Tail {
                     let stats = Stats::of(&flat.cells, 0, flat.cells.len());
                     let value = flat.cells.get(flat.cells.len() - 1)?.to_bytes();
                     let span = (table.step(first), table.step(last));
-                    Some((series.role, series.label.clone(), series.name.clone(), flat.rows.len(), span, stats, table.owner(last), value))
+                    Some((
+                        series.role,
+                        series.label.clone(),
+                        series.name.clone(),
+                        flat.rows.len(),
+                        span,
+                        stats,
+                        table.owner(last),
+                        value,
+                    ))
                 });
                 summaries.collect()
             })
         });
-        let summary = |(role, label, name, count, (step0, step1), stats, owner, value): (_, _, _, _, _, Stats, _, Vec<u8>)| {
-            (role_number(role), label, name, count, step0, step1, stats.min(), stats.max(), owner, PyBytes::new(py, &value))
-        };
+        let summary =
+            |(role, label, name, count, (step0, step1), stats, owner, value): (_, _, _, _, _, Stats, _, Vec<u8>)| {
+                (
+                    role_number(role),
+                    label,
+                    name,
+                    count,
+                    step0,
+                    step1,
+                    stats.min(),
+                    stats.max(),
+                    owner,
+                    PyBytes::new(py, &value),
+                )
+            };
         found.into_iter().map(summary).collect()
     }
 
@@ -254,8 +294,12 @@ pub(crate) struct Merge {
 }
 
 /// Axes with their number of chunks, chunks, superseded `(ordinal, key_id, points, sum_hash)`, last `(key_id, ordinal, value)`.
-type Merged<'py> =
-    (Vec<Bound<'py, PyTuple>>, Vec<Bound<'py, PyTuple>>, Vec<(u32, i64, u64, u64)>, Vec<(i64, u32, Bound<'py, PyBytes>)>);
+type Merged<'py> = (
+    Vec<Bound<'py, PyTuple>>,
+    Vec<Bound<'py, PyTuple>>,
+    Vec<(u32, i64, u64, u64)>,
+    Vec<(i64, u32, Bound<'py, PyBytes>)>,
+);
 
 #[pymethods]
 impl Merge {
@@ -274,7 +318,10 @@ impl Merge {
     fn add_frames(&self, py: Python<'_>, frames: Vec<PythonFrame>) -> Faults {
         py.detach(|| {
             let mut merge = lock(&self.merge);
-            frames.iter().map(|(ordinal, frame)| merge.add_frame(*ordinal, frame).err().map(|fault| fault.to_string())).collect()
+            frames
+                .iter()
+                .map(|(ordinal, frame)| merge.add_frame(*ordinal, frame).err().map(|fault| fault.to_string()))
+                .collect()
         })
     }
 
@@ -308,7 +355,9 @@ impl Merge {
         let chunks = chunks.collect::<PyResult<Vec<_>>>()?;
         Ok(py.detach(|| {
             let mut merge = lock(&self.merge);
-            let faults = chunks.iter().map(|(series, chunk, axis)| merge.add_chunk(*series, chunk, axis).err().map(|fault| fault.to_string()));
+            let faults = chunks.iter().map(|(series, chunk, axis)| {
+                merge.add_chunk(*series, chunk, axis).err().map(|fault| fault.to_string())
+            });
             faults.collect()
         }))
     }
@@ -389,7 +438,10 @@ impl SeriesRead {
         let chunks = chunks.collect::<PyResult<Vec<_>>>()?;
         Ok(py.detach(|| {
             let mut read = lock(&self.read);
-            chunks.iter().map(|(index, chunk, axis)| read.feed(*index, chunk, axis).err().map(|fault| fault.to_string())).collect()
+            chunks
+                .iter()
+                .map(|(index, chunk, axis)| read.feed(*index, chunk, axis).err().map(|fault| fault.to_string()))
+                .collect()
         }))
     }
 
@@ -435,13 +487,20 @@ impl Scan {
     }
 
     /// `(role, name, chunk row, axis row)`; data None: only steps and kinds are asked.
-    fn add_chunks(&self, py: Python<'_>, chunks: Vec<(u8, String, Bound<'_, PyTuple>, PythonAxis)>) -> PyResult<Faults> {
-        let chunks = chunks.into_iter().map(|(number, name, chunk, axis)| Ok((role(number)?, name, chunk_row(&chunk)?, axis_row(axis))));
+    fn add_chunks(
+        &self,
+        py: Python<'_>,
+        chunks: Vec<(u8, String, Bound<'_, PyTuple>, PythonAxis)>,
+    ) -> PyResult<Faults> {
+        let chunks = chunks
+            .into_iter()
+            .map(|(number, name, chunk, axis)| Ok((role(number)?, name, chunk_row(&chunk)?, axis_row(axis))));
         let chunks = chunks.collect::<PyResult<Vec<_>>>()?;
         Ok(py.detach(|| {
             let mut scan = lock(&self.scan);
-            let faults =
-                chunks.iter().map(|(role, name, chunk, axis)| scan.add_chunk(*role, name, chunk, axis).err().map(|fault| fault.to_string()));
+            let faults = chunks.iter().map(|(role, name, chunk, axis)| {
+                scan.add_chunk(*role, name, chunk, axis).err().map(|fault| fault.to_string())
+            });
             faults.collect()
         }))
     }
@@ -450,7 +509,13 @@ impl Scan {
         py.detach(|| lock(&self.scan).steps())
     }
 
-    fn frames<'py>(&self, py: Python<'py>, run_id: [u8; 16], first_seq: u64, steps: Vec<i64>) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+    fn frames<'py>(
+        &self,
+        py: Python<'py>,
+        run_id: [u8; 16],
+        first_seq: u64,
+        steps: Vec<i64>,
+    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
         let frames = py.detach(|| lock(&self.scan).frames(run_id, first_seq, &steps));
         let frames = frames.map_err(|error| PyValueError::new_err(error.to_string()))?;
         Ok(frames.iter().map(|frame| PyBytes::new(py, frame)).collect())

@@ -84,7 +84,16 @@ impl Writer {
         // Without a thread for them orphans wait for the next init.
         let orphans = Follower::of_orphans(orphans_in, orphans_of.as_deref(), orphans_key.as_deref()).ok();
         let intake = Mutex::new(Intake::new(producer, engine.dir().to_owned(), start_step));
-        Ok(Self { engine, intake, calls: Mutex::default(), convert, run_name, writer_id, pid: std::process::id(), orphans: Mutex::new(orphans) })
+        Ok(Self {
+            engine,
+            intake,
+            calls: Mutex::default(),
+            convert,
+            run_name,
+            writer_id,
+            pid: std::process::id(),
+            orphans: Mutex::new(orphans),
+        })
     }
 
     #[pyo3(signature = (data, step=None, commit=None))]
@@ -121,7 +130,13 @@ impl Writer {
     }
 
     #[pyo3(signature = (kind, updates, removed))]
-    fn document(&self, py: Python<'_>, kind: &str, updates: &Bound<'_, PyDict>, removed: Vec<String>) -> PyResult<bool> {
+    fn document(
+        &self,
+        py: Python<'_>,
+        kind: &str,
+        updates: &Bound<'_, PyDict>,
+        removed: Vec<String>,
+    ) -> PyResult<bool> {
         let updates = doc_of(updates)?;
         let block = match kind {
             "config" => Block::Config(Changes { updates, removed }),
@@ -284,7 +299,10 @@ impl Writer {
         dict.set_item("retries", status.retries)?;
         dict.set_item("kill_safe", status.kill_safe)?;
         dict.set_item("connection", status.connection)?;
-        dict.set_item("journal", if status.dead_threads.iter().any(|name| name == "rf-pack") { "dead" } else { status.journal })?;
+        dict.set_item(
+            "journal",
+            if status.dead_threads.iter().any(|name| name == "rf-pack") { "dead" } else { status.journal },
+        )?;
         dict.set_item("journal_bytes", status.journal_bytes)?;
         dict.set_item("run_url", &status.run_url)?;
         dict.set_item("last_error", Some(&status.last_error).filter(|text| !text.is_empty()))?;

@@ -15,6 +15,9 @@ struct Part {
     rows: Vec<u32>,
 }
 
+/// Names remembered from block to block; a run that never repeats its names starts anew instead of growing without end.
+const MOST_SLOTS: usize = 1 << 16;
+
 #[derive(Debug, Default)]
 struct Slot {
     name: String,
@@ -27,6 +30,8 @@ struct Slot {
 pub struct RowsBuilder {
     slots: Vec<Slot>,
     by_name: HashMap<String, u32>,
+    /// Slots with values in this block, in the order of their first one.
+    touched: Vec<u32>,
     steps: Vec<i64>,
     times_us: Vec<i64>,
     bytes: usize,
@@ -48,6 +53,16 @@ impl RowsBuilder {
     /// The name of a slot.
     pub fn name(&self, slot: u32) -> &str {
         self.slots.get(slot as usize).map_or("", |slot| slot.name.as_str())
+    }
+
+    /// Forgets all slots if there are too many of them and no row is being gathered. True: those given out are no longer valid.
+    pub fn prune(&mut self) -> bool {
+        let is_due = self.slots.len() > MOST_SLOTS && self.steps.is_empty();
+        if is_due {
+            self.slots.clear();
+            self.by_name.clear();
+        }
+        is_due
     }
 
     /// Rows gathered.
@@ -108,7 +123,8 @@ impl RowsBuilder {
     /// A value for the current row; an earlier one of the same metric in the same row is replaced.
     pub fn push(&mut self, slot: u32, value: Value<'_>) {
         let row = (self.steps.len() as u32).wrapping_sub(1);
-        let Some(slot) = self.slots.get_mut(slot as usize) else { return };
+        let number = slot;
+        let Some(slot) = self.slots.get_mut(number as usize) else { return };
         for part in &mut slot.parts {
             if part.rows.last() == Some(&row) {
                 part.rows.pop();
@@ -118,6 +134,9 @@ impl RowsBuilder {
         }
         let place = slot.parts.iter().position(|part| has_kind_of(&part.values, &value));
         let place = place.unwrap_or_else(|| {
+            if slot.parts.is_empty() {
+                self.touched.push(number);
+            }
             slot.parts.push(Part { values: empty_like(&value), rows: Vec::new() });
             self.bytes += slot.name.len() + 8;
             slot.parts.len() - 1
@@ -128,11 +147,12 @@ impl RowsBuilder {
         self.bytes += append(&mut part.values, value);
     }
 
-    /// The gathered rows; the builder is empty afterwards and keeps its slots.
+    /// The gathered rows; the builder is empty afterwards. It keeps its slots.
     pub fn take(&mut self) -> Rows {
         let count = self.steps.len();
         let mut columns = Vec::new();
-        for slot in &mut self.slots {
+        for number in std::mem::take(&mut self.touched) {
+            let Some(slot) = self.slots.get_mut(number as usize) else { continue };
             for part in slot.parts.drain(..) {
                 if part.rows.is_empty() {
                     continue;
