@@ -140,7 +140,8 @@ fn read_back(dir: &Path) -> (Vec<(i64, f64)>, Vec<bool>) {
                 let raw = payload::decompress(&frame.header, frame.payload).expect("whole");
                 for block in block::decode_all(&raw).expect("whole") {
                     let Block::Rows(block) = block else { continue };
-                    let Values::F64(values) = &block.columns[0].values else { panic!("floats") };
+                    let [column] = &block.columns[..] else { panic!("one metric") };
+                    let Values::F64(values) = &column.values else { panic!("floats") };
                     rows.extend(block.steps.iter().copied().zip(values.iter().copied()));
                 }
             }
