@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Train = Callable[..., Training]
 
+pytestmark = pytest.mark.browser
 DRAWN_WITHIN_S = 1.0
 MOST_BUCKETS = 1_200
 """Twice what the page asks for: then it lays them onto fewer."""

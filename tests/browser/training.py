@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from typing_extensions import Self
+
 ROOT = Path(__file__).resolve().parents[2]
 ANSWER_TIMEOUT_S = 20.0
 SCRIPT = """
@@ -43,7 +45,8 @@ class Training:
 
     def __init__(self, url: str, folder: Path, **init: Any) -> None:
         """Start it and wait until `init` has returned."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RUNFERRY_", "WANDB_"))}
+        machine = os.environ  # noqa: TID251 - a child's environment is made from ours
+        kept = {name: value for name, value in machine.items() if not name.startswith(("RUNFERRY_", "WANDB_"))}
         environment = {
             **kept,
             "PYTHONPATH": str(ROOT / "python"),
@@ -79,7 +82,7 @@ class Training:
         called_at_s: float = self._answer()
         return called_at_s
 
-    def __enter__(self) -> Training:
+    def __enter__(self) -> Self:
         """Use it for the length of a block."""
         return self
 

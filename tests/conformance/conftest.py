@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from runferry.server.store.protocol import Batch, Store
+from runferry.server.store.sqlite import SqliteStore
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.support.frames import START_US, ScriptedWriter
 
-from runferry.server.store.protocol import Batch, Store  # noqa: E402 - the path comes first
-from runferry.server.store.sqlite import SqliteStore  # noqa: E402 - the path comes first
-from tests.support.frames import START_US, ScriptedWriter  # noqa: E402 - the path comes first
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 @dataclass

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runferry import _native
-from runferry.server.store.protocol import Store
+
+if TYPE_CHECKING:
+    from runferry.server.store.protocol import Store
 
 
 def bits(value: Any) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-
 from runferry.server.store.protocol import Batch, Store, StoreError
+
 from tests.conformance.conftest import StoreEngine, batch, feed, make_writer
 from tests.conformance.reading import scan_rows
 from tests.support.frames import ScriptedWriter, flip_bit
@@ -217,7 +217,8 @@ def test_a_damaged_frame_in_the_tail_is_set_aside_by_the_merge(store: Store) -> 
 
 def test_documents_come_in_order_until_they_are_applied(store: Store) -> None:
     writer = make_writer(store)
-    frames = [writer.data(config={"lr": 1}), *writer.rows(1), writer.gap(2), writer.data([(5, {"a": 1})], summary={"best": 2}), writer.finish()]
+    frames = [writer.data(config={"lr": 1}), *writer.rows(1), writer.gap(2)]
+    frames += [writer.data([(5, {"a": 1})], summary={"best": 2}), writer.finish()]
     feed(store, writer, frames)
     key = (writer.run_id, writer.writer_id)
 

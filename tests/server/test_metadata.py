@@ -12,12 +12,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from runferry.server.documents import BadOpenError, json_value, opening_of
-from runferry.server.metadata import schema
+from runferry.server.metadata import schema, writes
 from runferry.server.metadata.database import Database, NewerSchemaError
 from tests.server.metadata_scene import NOW_US, Scene
-from tests.support.frames import START_US
+from tests.support.frames import START_US, run_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -118,7 +119,7 @@ ARRIVALS = [order for order in permutations(["open old", "open new", "finish new
 
 @pytest.mark.parametrize("order", ARRIVALS)
 def test_the_newest_writer_decides_the_state_in_whatever_order_journals_arrive(scene: Scene, order: tuple[str, ...]) -> None:
-    steps = {
+    steps: dict[str, Callable[[], object]] = {
         "open old": lambda: scene.open("r1", 1),
         "open new": lambda: scene.open("r1", 2, started_us=START_US + 10),
         "finish new": lambda: scene.finish("r1", 2, exit_code=3),
@@ -211,3 +212,18 @@ def test_what_json_cannot_hold_becomes_a_typed_marker() -> None:
         "c": {"_type": "bytes", "value": "AP8="},
         "1": 2,
     }
+
+
+def test_frames_between_beats_do_not_forget_the_backlog(scene: Scene) -> None:
+    scene.open("r1")
+    key = run_key("local", "demo", "r1")
+    said = writes.Counters(lag_s=2.5, backlog_frames=7, backlog_bytes=9, dropped_rows=0, retries=1)
+
+    for beat in (writes.Beat(key, 1, NOW_US + 1, said), writes.Beat(key, 1, NOW_US + 2, None), writes.Beat(key, 1, NOW_US, None)):
+        with scene.database.write() as connection:
+            writes.write_beats(connection, [beat])
+
+    assert scene.run("r1")["heartbeat_at_us"] == NOW_US + 2
+    with scene.database.read() as connection:
+        row = connection.execute(sa.select(schema.writer)).one()
+    assert (row.lag_s, row.backlog_frames, row.retries) == (2.5, 7, 1)

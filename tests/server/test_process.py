@@ -51,8 +51,7 @@ def test_a_signal_drains_and_ends_with_0(data: Path, signal_number: int) -> None
         assert stream.error is None
         received = max(message.ack.received_next_seq for message in stream.all("ack"))
         assert stream.durable == received
-    assert server.process.wait(30) == 0
-    server.process.stdout.close()
+    assert server.wait() == 0
     with RunningServer(data) as again, httpx.Client(base_url=again.url, timeout=20.0) as api:
         assert steps_of(api, writer) == list(range(received - 1))
 

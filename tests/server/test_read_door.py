@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgpack
@@ -30,9 +30,9 @@ def run_path(writer: ScriptedWriter, rest: str = "") -> str:
     return "/api/v1/runs/" + "/".join(quote(name, safe="") for name in (writer.entity, writer.project, writer.id)) + rest
 
 
-def data_frames(body: bytes) -> list[list]:
+def data_frames(body: bytes) -> list[list[Any]]:
     """ROWS blocks of concatenated DATA frames, read by hand."""
-    blocks = []
+    blocks: list[list[Any]] = []
     while body:
         payload_len = struct.unpack_from("<I", body, 8)[0]
         stored = body[64 : 64 + payload_len]

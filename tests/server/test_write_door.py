@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -13,28 +13,34 @@ from tests.support.door import DoorStream, store_all
 from tests.support.frames import ScriptedWriter, flip_bit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import httpx
 
     from tests.support.servers import RunningServer
 
 
 @pytest.fixture
-def stream(server: RunningServer) -> DoorStream:
+def stream(server: RunningServer) -> Iterator[DoorStream]:
     """A connected stream, not opened."""
     with DoorStream(server.write_address) as connected:
         yield connected
 
 
-def writers_of(api: httpx.Client, writer: ScriptedWriter) -> list[dict]:
+def writers_of(api: httpx.Client, writer: ScriptedWriter) -> list[dict[str, Any]]:
     """The writers of its run, as the read door answers them."""
-    return api.get(f"/api/v1/runs/{writer.entity}/{writer.project}/{writer.id}/writers").raise_for_status().json()["writers"]
+    found: list[dict[str, Any]] = (
+        api.get(f"/api/v1/runs/{writer.entity}/{writer.project}/{writer.id}/writers").raise_for_status().json()["writers"]
+    )
+    return found
 
 
 def steps_of(api: httpx.Client, writer: ScriptedWriter, key: str = "loss") -> list[int]:
     """The stored steps of a metric."""
     path = f"/api/v1/runs/{writer.entity}/{writer.project}/{writer.id}/history"
     (series,) = api.get(path, params={"keys": key, "buckets": 10_000}).raise_for_status().json()["series"]
-    return series["step_first"]
+    steps: list[int] = series["step_first"]
+    return steps
 
 
 def test_open_says_where_to_go_on_and_how_much_may_be_sent(stream: DoorStream, writer: ScriptedWriter, api: httpx.Client) -> None:
@@ -196,7 +202,7 @@ def test_the_open_frame_of_a_segment_between_the_frames_is_skipped(stream: DoorS
     stream.wait_durable(3)
 
 
-REFUSED_OPENS = {
+REFUSED_OPENS: dict[str, tuple[pb.Reject.Code, Callable[[ScriptedWriter], pb.Open]]] = {
     "protocol": (pb.Reject.INCOMPATIBLE, lambda writer: pb.Open(protocol=2, open_frame=writer.open_frame())),
     "format": (pb.Reject.INCOMPATIBLE, lambda writer: pb.Open(protocol=1, open_frame=writer.open_frame(version=2))),
     "nothing": (pb.Reject.BAD_OPEN, lambda _writer: pb.Open(protocol=1)),

@@ -31,7 +31,7 @@ class DoorStream:
             address, options=[("grpc.max_receive_message_length", 16 << 20), ("grpc.max_send_message_length", 64 << 20)]
         )
         self._outgoing: queue.SimpleQueue[pb.ClientMessage | None] = queue.SimpleQueue()
-        self._call = services.IngestStub(self._channel).Stream(iter(self._outgoing.get, None))
+        self._call = services.IngestStub(self._channel).Stream(iter(self._outgoing.get, None))  # type: ignore[no-untyped-call]  # generated
         self._changed = threading.Condition()
         self._has_ended = False
         self.heard: list[pb.ServerMessage] = []

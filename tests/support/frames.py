@@ -3,7 +3,7 @@
     writer = ScriptedWriter(project="demo", id="r1")
     frames = [writer.data([(0, {"loss": 1.5})]), writer.finish()]
 
-The rows of a DATA frame are `(step, {name: value})`. Values: int, float, bool, str, None, `Histogram`.
+The rows of a DATA frame are `(step, {name: value})`. Values: int, float, bool, str, None, `Histogram`, `Single`, `Json`, `Marker`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAGIC = b"\xf5\x9e\xd1\x8a"
 HEADER = struct.Struct("<4sBBBBII16sQQIII")
 DATA, OPEN, FINISH, GAP = 1, 2, 3, 4
 FLAG_LAST, FLAG_RECOVERED, FLAG_DOCS = 1, 2, 4
-NULL, F64, F32, I64, BOOL, STR, HIST = 0, 1, 2, 3, 4, 5, 6
+NULL, F64, F32, I64, BOOL, STR, HIST, JSON, MARKER = range(9)
 CONFIG, SUMMARY, META = 2, 3, 4
 START_US = 1_700_000_000_000_000
 
@@ -72,18 +72,44 @@ def zigzag(value: int) -> int:
 
 @dataclass(frozen=True)
 class Histogram:
-    """A histogram of equal bins."""
+    """A histogram of equal bins, or of the bins between `inner_edges`; counts are all int or all float."""
 
     first_edge: float
     last_edge: float
-    counts: Sequence[int]
+    counts: Sequence[float]
     nan_count: int = 0
     inf_count: int = 0
+    inner_edges: Sequence[float] | None = None
 
     def encode(self) -> bytes:
         """Section 5."""
-        parts = [b"\0", varint(len(self.counts)), struct.pack("<dd", self.first_edge, self.last_edge)]
-        return b"".join([*parts, *map(varint, self.counts), varint(self.nan_count), varint(self.inf_count)])
+        has_edges, has_float_counts = self.inner_edges is not None, any(isinstance(count, float) for count in self.counts)
+        edges = [self.first_edge, *(self.inner_edges or ()), self.last_edge]
+        counts = struct.pack(f"<{len(self.counts)}d", *self.counts) if has_float_counts else b"".join(varint(int(n)) for n in self.counts)
+        head = bytes([has_edges | has_float_counts << 1]) + varint(len(self.counts))
+        return head + struct.pack(f"<{len(edges)}d", *edges) + counts + varint(self.nan_count) + varint(self.inf_count)
+
+
+@dataclass(frozen=True)
+class Single:
+    """A float that is stored in 32 bits, by its bits."""
+
+    bits: int
+
+
+@dataclass(frozen=True)
+class Json:
+    """A list or map."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A value that could not be kept."""
+
+    type: str
+    text: str
 
 
 def seal(
@@ -219,7 +245,7 @@ def flip_bit(frame: bytes, bit: int) -> bytes:
 def _kind(value: object) -> int:
     if isinstance(value, bool):
         return BOOL
-    kinds: dict[type, int] = {int: I64, float: F64, str: STR, Histogram: HIST, type(None): NULL}
+    kinds: dict[type, int] = {int: I64, float: F64, str: STR, Histogram: HIST, type(None): NULL, Single: F32, Json: JSON, Marker: MARKER}
     return kinds[type(value)]
 
 
@@ -240,6 +266,11 @@ def _bits(flags: Sequence[bool]) -> bytes:
 def _shuffled(values: Sequence[float]) -> bytes:
     plain = struct.pack(f"<{len(values)}d", *values)
     return b"".join(plain[byte::8] for byte in range(8))
+
+
+def _singles(values: Sequence[Single]) -> bytes:
+    plain = b"".join(value.bits.to_bytes(4, "little") for value in values)
+    return b"".join(plain[byte::4] for byte in range(4))
 
 
 def _integers(values: Sequence[int]) -> bytes:
@@ -263,4 +294,7 @@ _ENCODE: dict[int, Callable[[Any], Any]] = {
     BOOL: _bits,
     STR: list,
     HIST: _encoded,
+    F32: _singles,
+    JSON: lambda values: [msgpack.packb(value.value, use_bin_type=True) for value in values],
+    MARKER: lambda values: [[value.type, value.text] for value in values],
 }

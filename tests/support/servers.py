@@ -57,6 +57,10 @@ class RunningServer:
         self.process.terminate()
         return self._ended()
 
+    def wait(self) -> int:
+        """Wait for its end; returns the exit code."""
+        return self._ended()
+
     def kill(self) -> None:
         """SIGKILL."""
         self.process.kill()

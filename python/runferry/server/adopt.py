@@ -22,9 +22,10 @@ DEFAULT_FOLDER = "runferry"
 
 
 def default_folders(current_dir: Path) -> list[Path]:
-    """The folder in which a client started here puts its journals, if it exists."""
+    """The folder in which a client started here puts its journals, if it exists (and is not a checkout of Runferry itself)."""
     folder = current_dir / DEFAULT_FOLDER
-    return [folder] if folder.is_dir() else []
+    is_package = (folder / "__init__.py").exists()
+    return [folder] if folder.is_dir() and not is_package else []
 
 
 def start_following(paths: Sequence[Path], base_url: str) -> Callable[[], None]:

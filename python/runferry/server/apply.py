@@ -36,7 +36,6 @@ from runferry.server.documents import change_of, finish_of, gap_of, name_fields
 from runferry.server.metadata import writes
 from runferry.server.metadata.schema import project, run, writer
 from runferry.server.query import now_us
-from runferry.server.store.protocol import StoreError
 from runferry.server.values import last_summary
 
 if TYPE_CHECKING:
@@ -102,12 +101,7 @@ class Applier:
         """A writer sent frames: as a beat that says nothing new of its backlog."""
         with self._changed:
             known = self._beats.get((run_id, writer_id))
-            if known is None:
-                self._beats[run_id, writer_id] = writes.Beat(run_id, writer_id, at_us)
-            else:
-                self._beats[run_id, writer_id] = writes.Beat(
-                    run_id, writer_id, at_us, known.lag_s, known.backlog_frames, known.backlog_bytes, known.dropped_rows, known.retries
-                )
+            self._beats[run_id, writer_id] = writes.Beat(run_id, writer_id, at_us, known.counters if known else None)
 
     def stop(self) -> None:
         """Apply what is durable, then end."""
@@ -123,7 +117,8 @@ class Applier:
         while True:
             due, is_stopping = self._wait(beats_at + BEATS_INTERVAL_S)
             if due and not self._try(self._pass, due, is_stopping):
-                self._again(due)
+                # One writer's trouble must not hold up the others: each alone, and those that fail once more later.
+                self._again([key for key in due if not self._try(self._pass, [key], is_stopping)])
             if is_stopping or time.monotonic() >= beats_at + BEATS_INTERVAL_S:
                 beats_at = time.monotonic()
                 self._try(self._write_beats)
@@ -149,7 +144,7 @@ class Applier:
         """Run one step; the loop outlives its errors, which are all retried."""
         try:
             step(*arguments)
-        except (StoreError, sa.exc.SQLAlchemyError, OSError):
+        except Exception:
             logger.exception("metadata could not be brought up to date; trying again")
             return False
         return True

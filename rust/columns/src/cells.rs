@@ -210,7 +210,7 @@ impl Cells {
             (Values::Bool(mine), Values::Bool(theirs)) => mine.extend_from_slice(theirs),
             (Values::Str(mine), Values::Str(theirs)) => mine.extend_from_slice(theirs),
             (Values::Hist(mine), Values::Hist(theirs)) | (Values::Json(mine), Values::Json(theirs)) => {
-                mine.extend_from_slice(theirs)
+                mine.extend_from_slice(theirs);
             }
             (Values::Marker(mine), Values::Marker(theirs)) => mine.extend_from_slice(theirs),
             _ => return None,

@@ -230,7 +230,7 @@ fn decode_body(kind: u8, mut body: &[u8], count: usize) -> Option<Cells> {
         let len = take_len(&mut body)?;
         let part = take_bytes(&mut body, len)?;
         let kind = if stored_kind == F32 { 1 } else { stored_kind };
-        let of_kind = kinds.iter().filter(|found| **found == kind).count();
+        let of_kind = kinds.iter().map(|found| usize::from(*found == kind)).sum();
         parts.push((kind, Cells::Uniform(decode_values(stored_kind, part, of_kind)?), 0_usize));
     }
     let mut cells = Vec::with_capacity(count);

@@ -12,6 +12,7 @@
 //!   sent. The sum of hashes is commutative: it does not matter when which value lost.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::axis::{Axis, AxisRow};
 use crate::cells::Cells;
@@ -56,7 +57,7 @@ pub struct Merge {
     table: Table,
     /// Step ranges that new chunks of a series must not span.
     untouched: HashMap<usize, Vec<(i64, i64)>>,
-    axes: HashMap<(i64, i64), std::sync::Arc<[u32]>>,
+    axes: HashMap<(i64, i64), Arc<[u32]>>,
     unpacker: Unpacker,
     packer: Packer,
 }
@@ -125,13 +126,12 @@ impl Merge {
     pub fn add_chunk(&mut self, series: usize, chunk: &ChunkRow, axis: &AxisRow) -> Result<(), ChunkError> {
         let cells = chunk.decode(&mut self.unpacker)?;
         let key = (axis.axis_id, axis.step0);
-        let rows = match self.axes.get(&key) {
-            Some(rows) => rows.clone(),
-            None => {
-                let rows = self.table.add_axis(&axis.decode(&mut self.unpacker)?);
-                self.axes.insert(key, rows.clone());
-                rows
-            }
+        let rows = if let Some(rows) = self.axes.get(&key) {
+            Arc::clone(rows)
+        } else {
+            let rows = self.table.add_axis(&axis.decode(&mut self.unpacker)?);
+            self.axes.insert(key, Arc::clone(&rows));
+            rows
         };
         if rows.len() != cells.len() {
             return Err(ChunkError::malformed("axis"));
@@ -160,19 +160,18 @@ impl Merge {
             untouched.sort_unstable();
             for (from, to) in cut(&steps, &flat.cells, &untouched, self.chunk_points) {
                 let Some(rows) = flat.rows.get(from..to) else { continue };
-                let axis = match axis_by_rows.get(rows) {
-                    Some(axis) => *axis,
-                    None => {
-                        let axis = Axis {
-                            steps: rows.iter().map(|row| self.table.step(*row)).collect(),
-                            times_us: rows.iter().map(|row| self.table.time_us(*row)).collect(),
-                            writers: rows.iter().map(|row| self.table.owner(*row)).collect(),
-                        };
-                        let axis_id = next_axis_id + merged.axes.len() as i64;
-                        merged.axes.push((axis.encode(axis_id, &mut self.packer), 0));
-                        axis_by_rows.insert(rows.to_vec(), merged.axes.len() - 1);
-                        merged.axes.len() - 1
-                    }
+                let axis = if let Some(axis) = axis_by_rows.get(rows) {
+                    *axis
+                } else {
+                    let axis = Axis {
+                        steps: rows.iter().map(|row| self.table.step(*row)).collect(),
+                        times_us: rows.iter().map(|row| self.table.time_us(*row)).collect(),
+                        writers: rows.iter().map(|row| self.table.owner(*row)).collect(),
+                    };
+                    let axis_id = next_axis_id + merged.axes.len() as i64;
+                    merged.axes.push((axis.encode(axis_id, &mut self.packer), 0));
+                    axis_by_rows.insert(rows.to_vec(), merged.axes.len() - 1);
+                    merged.axes.len() - 1
                 };
                 let Some((axis, chunks)) = merged.axes.get_mut(axis) else { continue };
                 *chunks += 1;

@@ -118,7 +118,7 @@ impl Unpacker {
                     return Err(malformed());
                 }
                 let zstd = self.zstd.as_mut().ok_or_else(malformed)?;
-                let body = zstd.decompress(rest, len).map_err(|_| malformed())?;
+                let body = zstd.decompress(rest, len).map_err(|_corrupt| malformed())?;
                 if body.len() == len { Ok(body) } else { Err(malformed()) }
             }
             _ => Err(malformed()),

@@ -97,13 +97,12 @@ impl Scan {
             chunk.decode(&mut self.unpacker)?
         };
         let key = (axis.axis_id, axis.step0);
-        let rows = match self.axes.get(&key) {
-            Some(rows) => Arc::clone(rows),
-            None => {
-                let rows = self.table.add_axis(&axis.decode(&mut self.unpacker)?);
-                self.axes.insert(key, Arc::clone(&rows));
-                rows
-            }
+        let rows = if let Some(rows) = self.axes.get(&key) {
+            Arc::clone(rows)
+        } else {
+            let rows = self.table.add_axis(&axis.decode(&mut self.unpacker)?);
+            self.axes.insert(key, Arc::clone(&rows));
+            rows
         };
         if rows.len() != cells.len() {
             return Err(ChunkError::malformed("axis"));

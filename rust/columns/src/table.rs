@@ -118,6 +118,9 @@ pub struct Loser {
     pub cell: Cell,
 }
 
+/// Step, precedence, piece, place in it: in the order that decides.
+type Entry = (i64, (u32, bool, u32), u32, u32);
+
 /// A series with at most one value per step, ascending.
 #[derive(Debug, Clone)]
 pub struct Flat {
@@ -349,7 +352,7 @@ impl Table {
             return concatenate(pieces);
         }
 
-        let mut entries: Vec<(i64, (u32, bool, u32), u32, u32)> = Vec::with_capacity(self.value_count(series));
+        let mut entries: Vec<Entry> = Vec::with_capacity(self.value_count(series));
         for (number, piece) in pieces.iter().enumerate() {
             for (index, row) in piece.rows.iter().enumerate() {
                 let step = self.step(*row);

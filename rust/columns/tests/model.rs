@@ -1,5 +1,7 @@
 //! Random frames of several writers, merged at random moments, against a plain map that knows the law and nothing else.
 
+#![expect(clippy::indexing_slicing, reason = "a panic is how a test fails")]
+
 use std::collections::{BTreeMap, HashMap};
 
 use proptest::collection::vec;
@@ -77,8 +79,12 @@ fn any_writers() -> impl Strategy<Value = Vec<Writer>> {
     })
 }
 
+/// Start of the writer, its id, seq, place in the frame: the law.
+type Decides = (i64, u64, u64, usize);
 /// One value of the plain map: what decides, time, value.
-type Entry = ((i64, u64, u64, usize), i64, Cell);
+type Entry = (Decides, i64, Cell);
+/// Step, time, values of a row.
+type Row<'a> = (i64, i64, &'a [Option<Cell>; 3]);
 
 /// A store in memory that does what the real one does with its tables.
 struct Store {
@@ -94,7 +100,7 @@ struct Store {
     logged: u64,
     model: BTreeMap<(String, String), BTreeMap<i64, Entry>>,
     /// Label to step to what decides and time.
-    model_rows: BTreeMap<i64, ((i64, u64, u64, usize), i64)>,
+    model_rows: BTreeMap<i64, (Decides, i64)>,
 }
 
 impl Store {
@@ -119,7 +125,7 @@ impl Store {
     fn log(&mut self, index: usize, logged: &[LoggedRow]) {
         let writer = self.writers[index].clone();
         let seq = self.next_seqs[index];
-        let mut stretches: Vec<Vec<(i64, i64, &[Option<Cell>; 3])>> = vec![Vec::new()];
+        let mut stretches: Vec<Vec<Row<'_>>> = vec![Vec::new()];
         for (place, (increment, cells)) in logged.iter().enumerate() {
             self.clocks[index] += 7;
             let step = self.steps[index] + increment;
@@ -244,11 +250,11 @@ impl Store {
         }
     }
 
-    fn scan(&self, wanted: Wanted, window: Window) -> (Vec<i64>, Vec<Vec<u8>>) {
+    fn scan(&self, wanted: &Wanted, window: Window) -> (Vec<i64>, Vec<Vec<u8>>) {
         let mut scan = Scan::new(&self.tail(), wanted.clone(), window);
         for ((role, _, name), chunks) in &self.chunks {
             let role = if *role == Role::Rows as u8 { Role::Rows } else { Role::Metric };
-            let is_wanted = match &wanted {
+            let is_wanted = match wanted {
                 Wanted::All => true,
                 Wanted::Names(names) => role == Role::Rows || names.contains(name),
                 Wanted::Histograms(only) => role == Role::Rows || only == name,
@@ -263,7 +269,7 @@ impl Store {
     }
 }
 
-fn to_rows(stretch: &[(i64, i64, &[Option<Cell>; 3])]) -> Rows {
+fn to_rows(stretch: &[Row<'_>]) -> Rows {
     let mut columns = Vec::new();
     for (place, name) in NAMES.iter().enumerate() {
         for kind in 0..9 {
@@ -388,7 +394,7 @@ fn check_scan(store: &Store, window: Window) {
         }
     }
 
-    let all = read_rows(&store.scan(Wanted::All, window).1);
+    let all = read_rows(&store.scan(&Wanted::All, window).1);
     assert_eq!(all.len(), expected.len());
     for ((step, time, found), (expected_step, row)) in all.iter().zip(&expected) {
         assert_eq!((step, time), (expected_step, &store.model_rows[step].1));
@@ -398,7 +404,7 @@ fn check_scan(store: &Store, window: Window) {
         );
     }
 
-    let loss = read_rows(&store.scan(Wanted::Names(["loss".to_owned()].into()), window).1);
+    let loss = read_rows(&store.scan(&Wanted::Names(["loss".to_owned()].into()), window).1);
     let with_loss: Vec<i64> =
         expected.iter().filter(|(_, row)| row.contains_key("loss")).map(|(step, _)| *step).collect();
     assert_eq!(loss.iter().map(|row| row.0).collect::<Vec<_>>(), with_loss);
@@ -406,7 +412,7 @@ fn check_scan(store: &Store, window: Window) {
     let is_histogram =
         |row: &BTreeMap<String, (&Entry, Vec<u8>)>| row.get("loss").is_some_and(|(_, value)| value[0] == 6);
     let histograms: Vec<i64> = expected.iter().filter(|(_, row)| is_histogram(row)).map(|(step, _)| *step).collect();
-    assert_eq!(store.scan(Wanted::Histograms("loss".to_owned()), window).0, histograms);
+    assert_eq!(store.scan(&Wanted::Histograms("loss".to_owned()), window).0, histograms);
 }
 
 proptest! {
@@ -431,11 +437,11 @@ proptest! {
     fn a_merge_changes_no_answer(writers in any_writers(), history in any_history(any_cell().boxed(), 12), buckets in 1_usize..20) {
         let mut store = Store::new(writers);
         run(&mut store, &history);
-        let before = read_rows(&store.scan(Wanted::All, Window::ALL).1);
+        let before = read_rows(&store.scan(&Wanted::All, Window::ALL).1);
 
         store.merge(&[false]);
 
-        prop_assert_eq!(read_rows(&store.scan(Wanted::All, Window::ALL).1), before);
+        prop_assert_eq!(read_rows(&store.scan(&Wanted::All, Window::ALL).1), before);
         check_charts(&store, Window::ALL, buckets);
         let stored: u64 = store.chunks.iter().filter(|(key, _)| key.0 == 0).flat_map(|(_, chunks)| chunks).map(|chunk| u64::from(chunk.n)).sum();
         prop_assert_eq!(stored + store.superseded, store.logged, "stored plus superseded is what was logged");

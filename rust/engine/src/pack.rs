@@ -458,6 +458,7 @@ impl Loop {
         self.write_all();
         self.retry_waiting();
         self.trim();
+        self.it.journal.seal(); // gives back the space it had reserved
         if self.waiting.is_empty() {
             // Everything is in the journal: an adopter has no use for the ring. A file that stays is adopted as empty.
             self.it.consumer.unlink().ok();

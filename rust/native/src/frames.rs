@@ -3,6 +3,8 @@
 //! Ingest asks whether frames are whole, the metadata asks for their documents, readers for their rows. Checksums and
 //! decompression run detached from the interpreter; only the conversion to objects holds it.
 
+#![expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -48,10 +50,7 @@ pub(crate) fn verify_frames(py: Python<'_>, data: Vec<PyBackedBytes>) -> Vec<Ver
 
 /// The blocks other than ROWS, or the map of an OPEN, FINISH or GAP frame, by name.
 #[pyfunction]
-pub(crate) fn documents<'py>(
-    py: Python<'py>,
-    frame: PyBackedBytes,
-) -> PyResult<Vec<(&'static str, Bound<'py, PyAny>)>> {
+pub(crate) fn documents(py: Python<'_>, frame: PyBackedBytes) -> PyResult<Vec<(&'static str, Bound<'_, PyAny>)>> {
     let (kind, raw) = py.detach(|| open_payload(&frame))?;
     let map_name = match kind {
         Kind::Open => Some("open"),
@@ -118,8 +117,9 @@ pub(crate) fn decode_rows(py: Python<'_>, frame: PyBackedBytes) -> PyResult<Vec<
 
 /// A sealed frame around a raw msgpack payload.
 #[pyfunction]
-pub(crate) fn pack_frame<'py>(
-    py: Python<'py>,
+#[expect(clippy::too_many_arguments, reason = "the fields of a header")]
+pub(crate) fn pack_frame(
+    py: Python<'_>,
     kind: u8,
     flags: u8,
     run_id: [u8; 16],
@@ -127,7 +127,7 @@ pub(crate) fn pack_frame<'py>(
     seq: u64,
     record_count: u32,
     raw: PyBackedBytes,
-) -> PyResult<Bound<'py, PyBytes>> {
+) -> PyResult<Bound<'_, PyBytes>> {
     let raw_len = u32::try_from(raw.len()).ok().filter(|len| *len <= runferry_wire::frame::MAX_RAW_BYTES);
     let raw_len =
         raw_len.ok_or_else(|| PyValueError::new_err(format!("payload of {} bytes is too large", raw.len())))?;

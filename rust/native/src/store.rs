@@ -4,6 +4,8 @@
 //! between SQLite and here as they are. Damage is an answer (text per item), never an exception: one bad chunk must
 //! not stop a merge. The interpreter is released around everything that decodes or encodes.
 
+#![expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 

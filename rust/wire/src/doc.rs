@@ -61,10 +61,10 @@ impl Doc {
         out
     }
 
-    /// Reads one document off the front of `reader`. Map keys that are not strings are written out as text.
+    /// Reads one document off the front of `reader`. Integers as map keys become text.
     ///
     /// # Errors
-    /// [`MsgpackError`]: not msgpack, or nested deeper than [`MAX_DEPTH`].
+    /// [`MsgpackError`]: not msgpack, nested deeper than [`MAX_DEPTH`], or another thing than text or an integer as map key.
     pub fn read(reader: &mut Reader<'_>) -> Result<Self, MsgpackError> {
         Self::read_at(reader, 0)
     }
@@ -92,10 +92,11 @@ impl Doc {
             Token::Map(len) => {
                 let mut pairs = Vec::new();
                 for _ in 0..len {
-                    let name = match Self::read_at(reader, depth + 1)? {
-                        Self::Str(name) => name,
-                        Self::Int(number) => number.to_string(),
-                        other => format!("{other:?}"),
+                    let marker = reader.rest().first().copied().unwrap_or_default();
+                    let name = match reader.token()? {
+                        Token::Str(name) => name.to_owned(),
+                        Token::Int(number) => number.to_string(),
+                        _ => return Err(MsgpackError::Unexpected { expected: "a name", found: marker }),
                     };
                     pairs.push((name, Self::read_at(reader, depth + 1)?));
                 }

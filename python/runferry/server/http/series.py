@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -176,6 +178,12 @@ async def _stream(context: ReadContext, frames: Iterator[bytes], first: bytes | 
             yield frame
             frame = await context.call(_next, frames)
     finally:
-        close = getattr(frames, "close", None)
-        if close is not None:
-            await context.call(close)  # a reader that went away must not hold its read transaction
+        # Not awaited: when the reader has gone this task is cancelled, and the read transaction must end all the same.
+        context.threads.submit(_close, frames)
+
+
+def _close(frames: Iterator[bytes]) -> None:
+    """End a scan; one that is still making its next frame ends when that is dropped."""
+    if isinstance(frames, Generator):
+        with contextlib.suppress(ValueError):
+            frames.close()

@@ -27,7 +27,7 @@ from runferry.server.ingest.commit import Submission
 from runferry.server.ingest.opening import Opened, is_newer_format, open_stream
 from runferry.server.ingest.outbox import Outbox
 from runferry.server.ingest.sequence import Checked, Numbers, Stretch, checked_frames
-from runferry.server.metadata.writes import Beat
+from runferry.server.metadata.writes import Beat, Counters
 from runferry.server.query import now_us
 from runferry.server.store.protocol import Appended, Batch, StoreFullError
 
@@ -203,11 +203,13 @@ class WriterStream:
                     run_id=self._opened.run_id,
                     writer_id=self._opened.writer_id,
                     last_seen_us=now_us(),
-                    lag_s=max(0.0, min(beat.lag_s, 1e12)),
-                    backlog_frames=min(beat.backlog_frames, 2**62),
-                    backlog_bytes=min(beat.backlog_bytes, 2**62),
-                    dropped_rows=min(beat.dropped_rows, 2**62),
-                    retries=min(beat.retries, 2**62),
+                    counters=Counters(
+                        lag_s=max(0.0, min(beat.lag_s, 1e12)),
+                        backlog_frames=min(beat.backlog_frames, 2**62),
+                        backlog_bytes=min(beat.backlog_bytes, 2**62),
+                        dropped_rows=min(beat.dropped_rows, 2**62),
+                        retries=min(beat.retries, 2**62),
+                    ),
                 )
             )
         self._outbox.ack(received=self._numbers.expected, durable=self._durable, is_forced=True)

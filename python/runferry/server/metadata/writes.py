@@ -13,7 +13,7 @@ Each opening merges its config over what is there, unless it is an older one tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -30,17 +30,25 @@ FieldValue = tuple[float | None, str | None]
 
 
 @dataclass(frozen=True, slots=True)
+class Counters:
+    """What a writer says of itself."""
+
+    lag_s: float
+    backlog_frames: int
+    backlog_bytes: int
+    dropped_rows: int
+    retries: int
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
-    """When a writer was last heard of, and what it said of itself."""
+    """When a writer was last heard of."""
 
     run_id: bytes
     writer_id: int
     last_seen_us: int
-    lag_s: float = 0.0
-    backlog_frames: int = 0
-    backlog_bytes: int = 0
-    dropped_rows: int = 0
-    retries: int = 0
+    counters: Counters | None
+    """None: it sent frames and said nothing of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,18 +168,9 @@ def write_beats(connection: Connection, beats: Sequence[Beat]) -> None:
     """Write when writers were last heard of; a time never goes back."""
     for beat in beats:
         mine = (writer.c.run_id == beat.run_id) & (writer.c.writer_id == signed(beat.writer_id))
-        connection.execute(
-            sa.update(writer)
-            .where(mine, writer.c.last_seen_us <= beat.last_seen_us)
-            .values(
-                last_seen_us=beat.last_seen_us,
-                lag_s=beat.lag_s,
-                backlog_frames=beat.backlog_frames,
-                backlog_bytes=beat.backlog_bytes,
-                dropped_rows=beat.dropped_rows,
-                retries=beat.retries,
-            )
-        )
+        said = {} if beat.counters is None else asdict(beat.counters)
+        is_newer = writer.c.last_seen_us <= beat.last_seen_us
+        connection.execute(sa.update(writer).where(mine, is_newer).values(last_seen_us=beat.last_seen_us, **said))
     for run_id in {beat.run_id for beat in beats}:
         ours = sa.select(sa.func.max(writer.c.last_seen_us)).where(writer.c.run_id == run_id).scalar_subquery()
         backlog = sa.select(sa.func.sum(writer.c.backlog_frames)).where(writer.c.run_id == run_id).scalar_subquery()

@@ -9,22 +9,30 @@ What does not decode stops nothing: frames go into `quarantine`, chunks with a w
 their bytes and a reason.
 """
 
+# ruff: noqa: S608 - every part of a statement is a constant of this package; values are parameters
+
 from __future__ import annotations
 
 import itertools
-import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from runferry import _native
 from runferry.server.store import schema
-from runferry.server.store.shard import Shard
 from runferry.server.store.tail import writers_for_native
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from runferry.server.store.shard import Shard
 
 FRAME_BYTES = 16 << 20
 """Stored bytes of frames taken by one merge."""
 JOIN_POINTS = 1024
-"""Chunks below this are joined with their neighbours, four to one."""
+"""Chunks below this are joined with their neighbours."""
+JOINED = 4
+"""So many of a size become one."""
 JOIN_CHUNKS = 9
 """Most chunks joined with new values at once."""
 MAX_LAST_BYTES = 64 << 10
@@ -90,15 +98,15 @@ def _take(connection: sqlite3.Connection, run_id: bytes) -> _Taken | None:
     row = connection.execute("SELECT merges, next_axis_id, next_key_id FROM run WHERE run_id = ?", (run_id,)).fetchone()
     if row is None:
         return None
-    taken = _Taken(*row, writers=writers_for_native(connection, run_id))
+    merges, next_axis_id, next_key_id = row
+    taken = _Taken(merges, next_axis_id, next_key_id, writers_for_native(connection, run_id))
     waiting = connection.execute(
         "SELECT writer_id, ordinal, merged_seq FROM writer WHERE run_id = ? AND merged_seq + 1 < next_seq ORDER BY ordinal", (run_id,)
     ).fetchall()
     budget = FRAME_BYTES
     for writer_id, ordinal, merged_seq in waiting:
-        frames = connection.execute(
-            "SELECT seq, next_seq, data FROM l0 WHERE run_id = ? AND writer_id = ? AND seq > ? ORDER BY seq", (run_id, writer_id, merged_seq)
-        )
+        query = "SELECT seq, next_seq, data FROM l0 WHERE run_id = ? AND writer_id = ? AND seq > ? ORDER BY seq"
+        frames = connection.execute(query, (run_id, writer_id, merged_seq))
         for seq, next_seq, data in frames:
             if budget <= 0:
                 return taken
@@ -123,7 +131,7 @@ class _Plan:
         """`(key_id, step0, step1, axis_id, n, role, bytes)`."""
         self.damaged: list[tuple[int, int, int, int, str, bytes]] = []
         self._connection = connection
-        self._axes: dict[tuple[int, int], tuple[object, ...] | None] = {}
+        self._axes: dict[tuple[int, int], tuple[Any, ...] | None] = {}
 
     def choose_chunks(self) -> None:
         """Finds the ids of all series, and gives the merge every chunk it has to replace."""
@@ -139,7 +147,9 @@ class _Plan:
             if known is not None and known.points > 0:
                 self._choose_of(number, known, role, values, step0, step1)
 
-    def _choose_of(self, number: int, key: _StoredKey, role: int, values: int, step0: int, step1: int) -> None:
+    def _choose_of(  # noqa: PLR0913, PLR0917 - what `Merge.series` says of one
+        self, number: int, key: _StoredKey, role: int, values: int, step0: int, step1: int
+    ) -> None:
         heads = self._connection.execute(
             "SELECT step0, step1, n, axis_id, length(data) + length(sub), rowid FROM chunk "
             "WHERE run_id = ? AND key_id = ? AND step0 <= ? ORDER BY step0 DESC",
@@ -183,13 +193,13 @@ class _Plan:
             return list(itertools.takewhile(lambda head: head[2] < JOIN_POINTS, earlier))
         joined: list[tuple[int, ...]] = []
         points = values
-        while len(earlier) >= 3 and earlier[2][2] < JOIN_POINTS and earlier[2][2] <= 2 * points:
-            joined += earlier[:3]
-            points += sum(head[2] for head in earlier[:3])
-            earlier = earlier[3:]
+        while len(earlier) >= JOINED - 1 and earlier[JOINED - 2][2] < JOIN_POINTS and earlier[JOINED - 2][2] <= 2 * points:
+            joined += earlier[: JOINED - 1]
+            points += sum(head[2] for head in earlier[: JOINED - 1])
+            earlier = earlier[JOINED - 1 :]
         return joined
 
-    def _axis(self, axis_id: int, step0: int) -> tuple[object, ...] | None:
+    def _axis(self, axis_id: int, step0: int) -> tuple[Any, ...] | None:
         if (axis_id, step0) not in self._axes:
             query = f"SELECT {schema.AXIS_COLUMNS} FROM axis WHERE run_id = ? AND axis_id = ? AND step0 = ?"
             self._axes[axis_id, step0] = self._connection.execute(query, (self.run_id, axis_id, step0)).fetchone()
@@ -198,8 +208,8 @@ class _Plan:
     def write(
         self,
         connection: sqlite3.Connection,
-        axes: list[tuple[object, ...]],
-        chunks: list[tuple[object, ...]],
+        axes: list[tuple[Any, ...]],
+        chunks: list[tuple[Any, ...]],
         superseded: list[tuple[int, int, int, int]],
         lasts: list[tuple[int, int, bytes]],
     ) -> None:
@@ -226,13 +236,14 @@ class _Plan:
             if unused is not None:
                 freed_bytes += unused[0]
                 connection.execute("DELETE FROM axis WHERE run_id = ? AND axis_id = ? AND step0 = ?", (run_id, *axis))
-        connection.executemany(
-            f"INSERT INTO axis(run_id, {schema.AXIS_COLUMNS}, chunks) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [(run_id, *axis) for axis in axes]
-        )
+        insert = f"INSERT INTO axis(run_id, {schema.AXIS_COLUMNS}, chunks) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        connection.executemany(insert, [(run_id, *axis) for axis in axes])
         places = ", ".join("?" * 20)
-        connection.executemany(f"INSERT INTO chunk(run_id, {schema.CHUNK_COLUMNS}) VALUES ({places})", [(run_id, *chunk) for chunk in chunks])
-        new_bytes = sum(len(chunk[18]) + len(chunk[14]) for chunk in chunks) + sum(len(axis[6]) + len(axis[4]) for axis in axes)  # type: ignore[arg-type]
-        self._write_keys(connection, chunks, lasts, grown_bytes=new_bytes - freed_bytes - sum(row[6] for row in self.replaced))
+        insert = f"INSERT INTO chunk(run_id, {schema.CHUNK_COLUMNS}) VALUES ({places})"
+        connection.executemany(insert, [(run_id, *chunk) for chunk in chunks])
+        grown_bytes = sum(len(chunk[18]) + len(chunk[14]) for chunk in chunks) - sum(row[6] for row in self.replaced)
+        grown_bytes += sum(len(axis[6]) + len(axis[4]) for axis in axes) - freed_bytes
+        self._write_keys(connection, chunks, lasts, grown_bytes=grown_bytes)
         self._write_superseded(connection, superseded)
         connection.executemany(
             "INSERT INTO damaged(run_id, key_id, step0, step1, n, reason, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -240,11 +251,11 @@ class _Plan:
         )
 
     def _write_keys(
-        self, connection: sqlite3.Connection, chunks: list[tuple[object, ...]], lasts: list[tuple[int, int, bytes]], *, grown_bytes: int
+        self, connection: sqlite3.Connection, chunks: list[tuple[Any, ...]], lasts: list[tuple[int, int, bytes]], *, grown_bytes: int
     ) -> None:
-        added: dict[int, list[tuple[object, ...]]] = {}
+        added: dict[int, list[tuple[Any, ...]]] = {}
         for chunk in chunks:
-            added.setdefault(chunk[0], []).append(chunk)  # type: ignore[arg-type]
+            added.setdefault(chunk[0], []).append(chunk)
         gone: dict[int, list[tuple[int, ...]]] = {}
         for row in self.replaced:
             gone.setdefault(row[0], []).append(row)
@@ -254,34 +265,37 @@ class _Plan:
         for key_id, ((role, name, label), known) in self.keys.items():
             new = added.get(key_id, [])
             old = gone.get(key_id, [])
-            change: int = sum(chunk[4] for chunk in new) - sum(row[4] for row in old)  # type: ignore[misc]
+            change: int = sum(chunk[4] for chunk in new) - sum(row[4] for row in old)
             points, rows = points + change * (role == 0), rows + change * (role == 1)
             if known is None:
                 new_keys.append((self.run_id, key_id, role, name, label))
             if not new:
                 continue
             ends = [(chunk[1], chunk[2]) for chunk in new] + ([(known.step0, known.step1)] if known is not None and known.points else [])
-            step0, step1 = min(end[0] for end in ends), max(end[1] for end in ends)  # type: ignore[type-var]
+            step0, step1 = min(end[0] for end in ends), max(end[1] for end in ends)
             numeric = [chunk for chunk in new if chunk[6]]
             lows, highs = [chunk[9] for chunk in numeric], [chunk[10] for chunk in numeric]
             if old:  # a minimum may have lost its point: ask all chunks that are left
                 query = "SELECT min(mn), max(mx) FROM chunk WHERE run_id = ? AND key_id = ? AND n_finite > 0"
                 low, high = connection.execute(query, (self.run_id, key_id)).fetchone()
             else:
-                before = known is not None and known.mn is not None
-                low = min([*lows, *([known.mn] if before else [])], default=None)  # type: ignore[type-var, union-attr]
-                high = max([*highs, *([known.mx] if before else [])], default=None)  # type: ignore[type-var, union-attr]
-            is_newest = max(chunk[2] for chunk in new) == step1  # type: ignore[type-var]
+                if known is not None and known.mn is not None and known.mx is not None:
+                    lows.append(known.mn)
+                    highs.append(known.mx)
+                low, high = min(lows, default=None), max(highs, default=None)
+            is_newest = max(chunk[2] for chunk in new) == step1
             ordinal, value = last_values[key_id] if is_newest else (None, None)
             changes.append((change, step0, step1, low, high, is_newest, value, is_newest, ordinal, self.run_id, key_id))
         connection.executemany("INSERT INTO key(run_id, key_id, role, name, label) VALUES (?, ?, ?, ?, ?)", new_keys)
         connection.executemany(
             "UPDATE key SET points = points + ?, step0 = ?, step1 = ?, mn = ?, mx = ?, "
-            "last = CASE WHEN ? THEN ? ELSE last END, last_ordinal = CASE WHEN ? THEN ? ELSE last_ordinal END WHERE run_id = ? AND key_id = ?",
+            "last = CASE WHEN ? THEN ? ELSE last END, last_ordinal = CASE WHEN ? THEN ? ELSE last_ordinal END "
+            "WHERE run_id = ? AND key_id = ?",
             changes,
         )
         connection.execute(
-            "UPDATE run SET next_key_id = next_key_id + ?, points = points + ?, rows = rows + ?, chunk_bytes = chunk_bytes + ? WHERE run_id = ?",
+            "UPDATE run SET next_key_id = next_key_id + ?, points = points + ?, rows = rows + ?, chunk_bytes = chunk_bytes + ? "
+            "WHERE run_id = ?",
             (len(new_keys), points, rows, grown_bytes, self.run_id),
         )
 

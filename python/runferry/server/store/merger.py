@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from runferry.server.store.append import Stored
 from runferry.server.store.protocol import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runferry.server.store.append import Stored
 
 ROWS = 512
 FRAMES = 64

@@ -7,9 +7,11 @@ Calls block; each is safe from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 
 class StoreError(Exception):
@@ -149,7 +151,9 @@ class Store(Protocol):
         """16 random bytes, new for each created database."""
         ...
 
-    def open_writer(self, run_id: bytes, writer_id: int, open_frame: bytes, *, label: str, started_us: int, is_relative: bool) -> WriterState:
+    def open_writer(  # noqa: PLR0913 - the columns of the row
+        self, run_id: bytes, writer_id: int, open_frame: bytes, *, label: str, started_us: int, is_relative: bool
+    ) -> WriterState:
         """Make the writer's row unless it exists, and return it; durable on return."""
         ...
 
@@ -157,9 +161,13 @@ class Store(Protocol):
         """Store a group of batches in one transaction per shard; durable on return. One answer per batch, in order."""
         ...
 
-    def writers(self, run_id: bytes) -> list[WriterState]: ...
+    def writers(self, run_id: bytes) -> list[WriterState]:
+        """All writers of a run, in the order they were first seen."""
+        ...
 
-    def next_seqs(self, run_id: bytes, writer_ids: Sequence[int]) -> dict[int, int]: ...
+    def next_seqs(self, run_id: bytes, writer_ids: Sequence[int]) -> dict[int, int]:
+        """The number each of the known writers continues with."""
+        ...
 
     def documents_after(self, run_id: bytes, writer_id: int, applied_seq: int) -> Iterator[tuple[int, bytes]]:
         """`(seq, frame)` of stored frames above `applied_seq` that carry DOCS, FINISH or GAP, in order."""
@@ -173,9 +181,13 @@ class Store(Protocol):
         """`(writer_id, seq, reason)` of frames kept aside because they did not decode."""
         ...
 
-    def metrics(self, run_id: bytes) -> list[Metric]: ...
+    def metrics(self, run_id: bytes) -> list[Metric]:
+        """All series of a run, by name and label."""
+        ...
 
-    def totals(self, run_id: bytes) -> RunTotals: ...
+    def totals(self, run_id: bytes) -> RunTotals:
+        """Counts over a run; a tail value that replaces a merged one at its step counts as one more until the merge."""
+        ...
 
     def cursor(self, run_id: bytes) -> str:
         """A cursor for `delta` that stands for everything stored now."""
@@ -183,7 +195,13 @@ class Store(Protocol):
 
     def series(
         self, run_id: bytes, names: Sequence[str], *, buckets: int, min_step: int | None = None, max_step: int | None = None
-    ) -> list[Buckets]: ...
+    ) -> list[Buckets]:
+        """One chart per name and label, in the order of `names`; unknown names have none.
+
+        Raises:
+            DamagedError: A checksum does not fit.
+        """
+        ...
 
     def histograms(
         self, run_id: bytes, name: str, *, limit: int, min_step: int | None = None, max_step: int | None = None
@@ -203,10 +221,18 @@ class Store(Protocol):
         """DATA frames of ROWS, rows by ascending step, each step once (the later writer wins per name); None: all names."""
         ...
 
-    def delta(self, run_id: bytes, cursor: str, names: Sequence[str], known_keys: Sequence[str], *, max_points: int) -> Delta: ...
+    def delta(self, run_id: bytes, cursor: str, names: Sequence[str], known_keys: Sequence[str], *, max_points: int) -> Delta:
+        """What arrived in a run since a cursor; `is_snapshot_needed` when the frames behind it are gone."""
+        ...
 
     def merge(self, run_id: bytes | None = None, *, final: bool = False) -> int:
         """Merge waiting frames into chunks (of one run, or of those that are due); returns frames merged. `final`: small chunks too."""
         ...
 
-    def close(self) -> None: ...
+    def check(self, run_id: bytes) -> list[str]:
+        """What is wrong with a stored run, one sentence per finding; reads every byte of it."""
+        ...
+
+    def close(self) -> None:
+        """End the merger and close every file; calls after that raise `StoreError`."""
+        ...

@@ -4,18 +4,23 @@ Everything reads chunks and the live tail in one transaction and lets `_native` 
 same before a merge as after it. A checksum that does not fit raises `DamagedError`: a wrong chart is worse than none.
 """
 
+# ruff: noqa: S608 - every part of a statement is a constant of this package; values are parameters
+
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from runferry import _native
 from runferry.server.store import schema
 from runferry.server.store.append import to_unsigned
 from runferry.server.store.protocol import Buckets, DamagedError, Histogram, Metric, RunTotals, StoreError
-from runferry.server.store.shard import Shard
-from runferry.server.store.tail import RunView, TailCache
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Sequence
+
+    from runferry.server.store.shard import Shard
+    from runferry.server.store.tail import RunView, TailCache
 
 MIN_STEP, MAX_STEP = -(1 << 63), (1 << 63) - 1
 SNAP_POINTS = 512
@@ -24,7 +29,7 @@ WINDOW_ROWS = 8192
 WINDOW_VALUES = 2_000_000
 """A scan holds about so many rows, and at most so many values, at a time."""
 
-_Row: TypeAlias = tuple[object, ...]
+_Row: TypeAlias = tuple[Any, ...]
 _METRIC, _ROWS = 0, 1
 _MIXED = 15
 
@@ -61,7 +66,7 @@ class _Axes:
         return found
 
 
-def _chunks(
+def _chunks(  # noqa: PLR0913, PLR0917 - the parts of one statement
     connection: sqlite3.Connection, run_id: bytes, key_id: int, window: tuple[int, int], columns: str, joined: str = ""
 ) -> list[_Row]:
     """Chunks of a key that lie in a window of steps, ascending."""
@@ -73,20 +78,18 @@ def _chunks(
     ).fetchall()
 
 
-def series(
-    connection: sqlite3.Connection, view: RunView, names: Sequence[str], *, buckets: int, window: tuple[int, int]
-) -> list[Buckets]:
+def series(connection: sqlite3.Connection, view: RunView, names: Sequence[str], *, buckets: int, window: tuple[int, int]) -> list[Buckets]:
     """One chart per name and label, in the order of `names`; unknown names have none."""
     charts = []
     for name in dict.fromkeys(names):
         query = "SELECT label, key_id, points, step0, step1 FROM key WHERE run_id = ? AND role = 0 AND name = ? AND points > 0"
         stored = {label: rest for label, *rest in connection.execute(query, (view.run_id, name))}
-        for label in sorted({*stored, *view.tail.labels(name)}):
-            charts.append(_chart(connection, view, (label, name), stored.get(label), buckets, window))
+        labels = sorted({*stored, *view.tail.labels(name)})
+        charts += [_chart(connection, view, (label, name), stored.get(label), buckets, window) for label in labels]
     return charts
 
 
-def _chart(
+def _chart(  # noqa: PLR0913, PLR0917 - as `Store.series`, for one of them
     connection: sqlite3.Connection, view: RunView, of: tuple[str, str], key: list[int] | None, buckets: int, window: tuple[int, int]
 ) -> Buckets:
     heads: list[_Row] = []
@@ -97,7 +100,7 @@ def _chart(
         sub = "a.sub" if points >= SNAP_POINTS * buckets else "x''"
         joined = "LEFT JOIN axis a ON a.run_id = c.run_id AND a.axis_id = c.axis_id AND a.step0 = c.step0"
         heads = _chunks(connection, view.run_id, key_id, window, f"{_HEADS}, a.time1_us, {sub}", joined)
-        if window[0] <= step0 and step1 <= window[1] and sum(head[4] for head in heads) != points:  # type: ignore[misc]
+        if window[0] <= step0 and step1 <= window[1] and sum(head[4] for head in heads) != points:
             raise DamagedError(f"run {view.run_id.hex()}, {of[1]!r}: chunks hold other than the {points} points counted")
         if any(head[19] is None for head in heads):
             raise DamagedError(f"run {view.run_id.hex()}, {of[1]!r}: the axis of a chunk is missing")
@@ -118,7 +121,7 @@ def _chart(
 
 def _to_buckets(of: tuple[str, str], chart: _Row) -> Buckets:
     raw_points, step_first, step_last, time_last_us, count, (low, high, mean, last), nan_count, inf_count = chart
-    return Buckets(  # type: ignore[misc, unused-ignore]
+    return Buckets(
         name=of[1],
         label=of[0],
         raw_points=raw_points,
@@ -159,8 +162,7 @@ def metrics(connection: sqlite3.Connection, view: RunView) -> list[Metric]:
         )
     }
     query = (
-        "SELECT name, label, key_id, points, step0, step1, mn, mx, last, last_ordinal FROM key "
-        "WHERE run_id = ? AND role = 0 AND points > 0"
+        "SELECT name, label, key_id, points, step0, step1, mn, mx, last, last_ordinal FROM key WHERE run_id = ? AND role = 0 AND points > 0"
     )
     found: dict[tuple[str, str], Metric] = {}
     newest: dict[tuple[str, str], tuple[int, tuple[int, int]]] = {}
@@ -216,8 +218,15 @@ def totals(connection: sqlite3.Connection, view: RunView) -> RunTotals:
 class Scanner:
     """Rows of a run, window by window; a read transaction each, so that a slow reader holds nothing up."""
 
-    def __init__(
-        self, shard: Shard, tails: TailCache, run_id: bytes, names: Sequence[str] | None, *, window: tuple[int, int], only_histograms: bool = False
+    def __init__(  # noqa: PLR0913 - as `Store.scan`
+        self,
+        shard: Shard,
+        tails: TailCache,
+        run_id: bytes,
+        names: Sequence[str] | None,
+        *,
+        window: tuple[int, int],
+        only_histograms: bool = False,
     ) -> None:
         self._shard = shard
         self._tails = tails

@@ -9,9 +9,12 @@ Marks of a writer, all inclusive: everything up to `merged_seq` is in chunks, up
 
 from __future__ import annotations
 
-import sqlite3
+from typing import TYPE_CHECKING
 
 from runferry.server.store.protocol import StoreError
+
+if TYPE_CHECKING:
+    import sqlite3
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x52464D31  # "RFM1"
@@ -171,9 +174,13 @@ def prepare(connection: sqlite3.Connection, path: str, *, is_shard: bool) -> Non
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         elif owner != APPLICATION_ID:
-            raise StoreError(f"{path}: not a file of this store (application id {owner:#x}, expected {APPLICATION_ID:#x})")
+            raise StoreError(  # noqa: TRY301 - the handler below only rolls back
+                f"{path}: not a file of this store (application id {owner:#x}, expected {APPLICATION_ID:#x})"
+            )
         elif found != SCHEMA_VERSION:
-            raise StoreError(f"{path}: schema version {found}, this program knows {SCHEMA_VERSION}; start the version that wrote it")
+            raise StoreError(  # noqa: TRY301 - the handler below only rolls back
+                f"{path}: schema version {found}, this program knows {SCHEMA_VERSION}; start the version that wrote it"
+            )
     except BaseException:
         connection.execute("ROLLBACK")
         raise

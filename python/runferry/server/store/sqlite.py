@@ -14,11 +14,11 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runferry import _native
 from runferry.server.store import append, read
+from runferry.server.store.check import check_run
 from runferry.server.store.merge import ConflictError, merge_once, release
 from runferry.server.store.merger import Merger
 from runferry.server.store.protocol import (
@@ -34,6 +34,10 @@ from runferry.server.store.protocol import (
 )
 from runferry.server.store.shard import Connect, Shard, network_file_system
 from runferry.server.store.tail import TailCache, writers_for_native
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
 SHARDS = 8
 _DOCUMENT_PAGE = 100
@@ -55,7 +59,7 @@ class SqliteStore:
         StoreError: The directory cannot hold a store, or holds one of another version.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each by name
         self,
         directory: Path,
         *,
@@ -124,12 +128,12 @@ class SqliteStore:
             drawn = zlib.crc32(run_id) % len(self._shards)
             connection.execute("INSERT INTO run_shard(run_id, shard) VALUES (?, ?) ON CONFLICT DO NOTHING", (run_id, drawn))
             row = connection.execute("SELECT shard FROM run_shard WHERE run_id = ?", (run_id,)).fetchone()
-        self._shard_of[run_id] = self._shards[row[0]]
-        return self._shards[row[0]]
+        found = self._shard_of[run_id] = self._shards[int(row[0])]
+        return found
 
     # Writing.
 
-    def open_writer(
+    def open_writer(  # noqa: PLR0913 - the contract's
         self, run_id: bytes, writer_id: int, open_frame: bytes, *, label: str, started_us: int, is_relative: bool
     ) -> WriterState:
         """Make the writer's row unless it exists, and return it; durable on return."""
@@ -373,6 +377,14 @@ class SqliteStore:
             with shard.writing() as connection:
                 release(connection, run_id)
             self._tails.forget(run_id)
+
+    def check(self, run_id: bytes) -> list[str]:
+        """What is wrong with a stored run, one sentence per finding; reads every byte of it."""
+        shard = self._find_shard(run_id)
+        if shard is None:
+            return []
+        with shard.reading() as connection:
+            return check_run(connection, run_id)
 
     def _count_waiting(self) -> None:
         """Rebuilds the counters of the merge triggers, and gives up live tails of before the restart."""

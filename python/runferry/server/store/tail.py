@@ -6,13 +6,16 @@ frames a moment newer than its transaction, never fewer, and never one that is i
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from runferry import _native
 from runferry.server.store.append import to_unsigned
+
+if TYPE_CHECKING:
+    import sqlite3
 
 MAX_CACHED_BYTES = 64 << 20
 """Stored bytes of the frames behind all cached tails; decoded they are some times larger."""
@@ -39,6 +42,7 @@ class _CachedTail:
     next_seqs: dict[int, int] = field(default_factory=dict)
     """Signed writer id to the first number not in the tail."""
     bytes: int = 0
+    writers: int = 0
 
 
 def writers_for_native(connection: sqlite3.Connection, run_id: bytes) -> list[tuple[int, int, int, str, int]]:
@@ -80,10 +84,10 @@ class TailCache:
     def _fill(self, connection: sqlite3.Connection, run_id: bytes, cached: _CachedTail) -> None:
         query = "SELECT writer_id, ordinal, next_seq, merged_seq FROM writer WHERE run_id = ? ORDER BY ordinal"
         writers = connection.execute(query, (run_id,)).fetchall()
+        if len(writers) > cached.writers:  # also without frames: their order decides between chunks
+            cached.tail.set_writers(writers_for_native(connection, run_id))
+            cached.writers = len(writers)
         behind = [row for row in writers if cached.next_seqs.get(row[0], row[3] + 1) < row[2]]
-        if not behind:
-            return
-        cached.tail.set_writers(writers_for_native(connection, run_id))
         for writer_id, ordinal, next_seq, merged_seq in behind:
             begin = cached.next_seqs.get(writer_id, merged_seq + 1)
             frames = connection.execute(

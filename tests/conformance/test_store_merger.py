@@ -1,0 +1,116 @@
+"""When runs are merged: the triggers, by a clock that the test moves, and the thread."""
+
+from __future__ import annotations
+
+import threading
+
+from runferry.server.store.append import Stored
+from runferry.server.store.merger import AGE_S, BYTES, FRAMES, QUIET_S, ROWS, Merger
+from runferry.server.store.protocol import StoreError
+
+from tests.conformance.conftest import StoreEngine, feed, make_writer
+
+RUN = b"r" * 16
+
+
+class _Clock:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def _merger(clock: _Clock) -> Merger:
+    return Merger(lambda *_: 0, lambda _: None, clock)
+
+
+def test_a_little_waits_until_it_is_old() -> None:
+    clock = _Clock()
+    merger = _merger(clock)
+
+    merger.stored(RUN, Stored(frames=1, rows=5, bytes=100), is_finished=False)
+    assert merger.due() == []
+    clock.now_s += AGE_S
+
+    assert merger.due() == [(RUN, False)]
+
+
+def test_rows_frames_and_bytes_each_are_enough() -> None:
+    for stored in (Stored(frames=1, rows=ROWS), Stored(frames=FRAMES), Stored(frames=1, bytes=BYTES)):
+        merger = _merger(_Clock())
+
+        merger.stored(RUN, stored, is_finished=False)
+
+        assert merger.due() == [(RUN, False)]
+
+
+def test_a_finished_run_is_merged_for_good_at_once() -> None:
+    merger = _merger(_Clock())
+
+    merger.stored(RUN, Stored(frames=1), is_finished=True)
+
+    assert merger.due() == [(RUN, True)]
+    merger.merged(RUN, 1, is_final=True)
+    assert merger.due() == []
+
+
+def test_the_thread_merges_a_finished_run_and_ends_with_the_store(store_engine: StoreEngine) -> None:
+    store = store_engine.open(merging=True)
+    writer = make_writer(store)
+    feed(store, writer, [*writer.rows(5), writer.finish()])
+    deadline = threading.Event()
+    for _ in range(200):
+        if store.writers(writer.run_id)[0].merged_seq == 6:
+            break
+        deadline.wait(0.05)
+
+    assert store.writers(writer.run_id)[0].merged_seq == 6
+    store.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "rf-merge"]
+
+
+def test_waiting_frames_are_counted_again_after_a_restart(store_engine: StoreEngine) -> None:
+    store = store_engine.open()
+    writer = make_writer(store)
+    feed(store, writer, writer.rows(FRAMES))
+    store.close()
+    store = store_engine.open()
+
+    assert store.merge() == FRAMES
+    assert store.merge() == 0
+
+
+def test_a_merge_that_fails_is_tried_again_later() -> None:
+    clock = _Clock()
+    calls: list[bytes] = []
+    called = threading.Event()
+
+    def merge(run_id: bytes, _is_final: bool) -> int:  # noqa: FBT001 - the merger's callback
+        calls.append(run_id)
+        called.set()
+        raise StoreError("disk trouble")
+
+    merger = Merger(merge, lambda _: None, clock)
+    merger.stored(RUN, Stored(frames=FRAMES), is_finished=False)
+    merger.start()
+    assert called.wait(10)
+    merger.close()
+
+    assert calls == [RUN], "a pause comes first"
+    assert merger.due() == []
+    clock.now_s += 3
+    assert merger.due() == [(RUN, False)]
+
+
+def test_a_quiet_run_gives_its_live_tail_up() -> None:
+    clock = _Clock()
+    released = threading.Event()
+    merger = Merger(lambda *_: 0, lambda _: released.set(), clock)
+    merger.stored(RUN, Stored(frames=1, rows=ROWS), is_finished=False)
+    merger.merged(RUN, 1, is_final=False)
+    clock.now_s += QUIET_S
+
+    merger.start()
+
+    assert released.wait(10)
+    merger.close()

@@ -1,0 +1,22 @@
+"""One server for a file of fault tests, and the clean world of tests that call the client themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.servers import RunningServer
+from tests.support.world import clean_world
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["clean_world"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server shared by the tests of a file."""
+    with RunningServer(tmp_path_factory.mktemp("server") / "data") as running:
+        yield running
