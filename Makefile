@@ -79,7 +79,7 @@ check: $(STAMPS)/dev $(STAMPS)/npm
 	$(BIN)/ruff format --check -q python tests benchmarks examples
 	$(BIN)/ruff check -q python tests benchmarks examples
 	$(BIN)/mypy python/runferry tests benchmarks examples
-	$(BIN)/python -m mypy.stubtest runferry._native --ignore-disjoint-bases
+	$(BIN)/python -m mypy.stubtest runferry._native --ignore-disjoint-bases --allowlist .stubtest-allow
 	$(BIN)/lint-imports --config .importlinter
 	PYTHON="$(CURDIR)/$(BIN)/python" sh proto/generate.sh --check
 	$(BIN)/python -m runferry.settings | diff -q - docs/settings.md

@@ -1,7 +1,7 @@
 """Types of the Rust core. Prose is on the Python facade that uses each name."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypedDict, final, type_check_only
+from typing import Any, TypeAlias, TypedDict, final, type_check_only
 
 __version__: str
 
@@ -35,6 +35,14 @@ class Writer:
     def writer_id(self) -> int: ...
     @property
     def journal_dir(self) -> str: ...
+
+@final
+class Follower:
+    """Sends what lies and what arrives in some folders to one server, until it is stopped."""
+
+    def __new__(cls, paths: list[str], base_url: str, api_key: str | None = None) -> Follower: ...
+    def status(self) -> dict[str, str]: ...
+    def stop(self, timeout_s: float = 5.0) -> None: ...
 
 def run_key(entity: str, project: str, id: str) -> bytes: ...
 def histogram_from_bytes(data: bytes, dtype: str, bins: int) -> bytes: ...
@@ -178,11 +186,12 @@ class GapFound(TypedDict):
 # The chunk store (rust/columns); used by runferry.server.store alone. Rows are tuples in the column order of its tables `chunk`
 # and `axis`, without the run. Faults: one text per item that failed, None for each that did not.
 
-_StoredRow = tuple[Any, ...]
-_StoredWriter = tuple[int, int, int, str, int]  # ordinal, started_us, writer_id, label, step_offset
+_StoredRow: TypeAlias = tuple[Any, ...]
+_StoredWriter: TypeAlias = tuple[int, int, int, str, int]  # ordinal, started_us, writer_id, label, step_offset
 
 def cell_value(bytes: bytes) -> tuple[str, Any]: ...
 def verify_chunks(chunks: Sequence[tuple[_StoredRow, _StoredRow]]) -> list[str | None]: ...
+
 @final
 class Tail:
     """Frames of a run that are not merged yet, decoded once and read often."""

@@ -45,7 +45,7 @@ class Training:
 
     def __init__(self, url: str, folder: Path, **init: Any) -> None:
         """Start it and wait until `init` has returned."""
-        machine = os.environ  # noqa: TID251 - a child's environment is made from ours
+        machine = os.environ
         kept = {name: value for name, value in machine.items() if not name.startswith(("RUNFERRY_", "WANDB_"))}
         environment = {
             **kept,
@@ -57,7 +57,7 @@ class Training:
         folder.mkdir(parents=True, exist_ok=True)
         arguments = json.dumps({"entity": "acme", "dir": str(folder), **init})
         self._errors = (folder / "stderr.log").open("w+")
-        self._process = subprocess.Popen(  # noqa: S603 - our own program
+        self._process = subprocess.Popen(
             [sys.executable, "-c", SCRIPT, arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -107,7 +107,7 @@ def _filled(store: SqliteStore, rows: int = 300) -> ScriptedWriter:
 
 def test_a_process_killed_between_commit_and_its_return_has_stored_the_group_once(directory: Path) -> None:
     command = [sys.executable, "-c", KILLED_IN_COMMIT, str(directory)]
-    killed = subprocess.run(command, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'python'}"}, timeout=60, check=False)  # noqa: S603 - ours
+    killed = subprocess.run(command, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'python'}"}, timeout=60, check=False)
     assert killed.returncode == -signal.SIGKILL
     store = SqliteStore(directory, merging=False)
     writer = ScriptedWriter()
@@ -262,7 +262,7 @@ def test_a_network_file_system_is_refused_unless_forced(directory: Path, monkeyp
 
 def test_the_file_system_is_that_of_the_nearest_mount_point(monkeypatch: pytest.MonkeyPatch) -> None:
     mounts = "disk / ext4 rw 0 0\nserver:/home /home nfs4 rw 0 0\ndisk /home/me/my\\040scratch ext4 rw 0 0\n"
-    monkeypatch.setattr(shard_module.Path, "read_text", lambda *_, **__: mounts)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: mounts)
 
     assert shard_module.network_file_system(Path("/home/me/runs")) == "nfs4"
     assert shard_module.network_file_system(Path("/home/me/my scratch/runs")) is None

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-
 from runferry.server.metadata.database import Database
+
 from tests.server.metadata_scene import Scene
 from tests.support.frames import ScriptedWriter
 from tests.support.servers import RunningServer

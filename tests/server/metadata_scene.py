@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from runferry.server.documents import Change, Finish, opening_of
 from runferry.server.metadata import writes
 from runferry.server.query import Page, Query
+
 from tests.support.frames import START_US, run_key
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from runferry.server.documents import opening_of
 from runferry.server.live import Hub
 from runferry.server.metadata import writes
 from runferry.server.store.protocol import Metric, RunTotals, Store, StoreError, WriterState
+
 from tests.support.frames import ScriptedWriter
 
 if TYPE_CHECKING:

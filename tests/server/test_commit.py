@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-
 from runferry.server.ingest import commit
 from runferry.server.ingest.commit import GroupCommitter, Submission
 from runferry.server.store.protocol import Appended, Batch, OutcomeUnknownError, Store, StoreError, StoreFullError

@@ -31,7 +31,7 @@ def test_acked_frames_survive_kill_9_under_load_and_replays_are_duplicates(data:
         frames[writer.id].append(writer.data(config={"done": True}))
         frames[writer.id].append(writer.finish())
         writer.next_seq = 1
-    kill_at = random.Random(seed).randrange(1, WRITERS * FRAMES)  # noqa: S311 - a test's chance, no secret
+    kill_at = random.Random(seed).randrange(1, WRITERS * FRAMES)
 
     acked = _send_until_killed(data, writers, frames, kill_at)
 

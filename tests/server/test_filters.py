@@ -6,10 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-
 from runferry.server.filters import FilterError
 from runferry.server.metadata.patterns import PatternError, compile_pattern, matches_pattern
 from runferry.server.query import OrderError
+
 from tests.support.frames import START_US
 
 if TYPE_CHECKING:

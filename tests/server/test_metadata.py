@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-
 from runferry.server.documents import BadOpenError, json_value, opening_of
 from runferry.server.metadata import schema, writes
 from runferry.server.metadata.database import Database, NewerSchemaError
+
 from tests.server.metadata_scene import NOW_US, Scene
 from tests.support.frames import START_US, run_key
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from runferry.server.settings import default_data_dir
+
 from tests.server.test_write_door import steps_of
 from tests.support.door import DoorStream
 from tests.support.frames import ScriptedWriter
@@ -21,7 +21,7 @@ from tests.support.servers import RunningServer, server_environment
 
 def refused(*arguments: str, cwd: Path) -> str:
     """Start a server that must not start; returns what it says."""
-    ended = subprocess.run(  # noqa: S603 - our own program
+    ended = subprocess.run(
         [sys.executable, "-m", "runferry.server", *arguments],
         cwd=cwd,
         env=server_environment(),

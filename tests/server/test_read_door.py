@@ -11,8 +11,8 @@ from urllib.parse import quote
 import msgpack
 import pytest
 import zstandard
-
 from runferry.server.http import models
+
 from tests.server.test_write_door import wait_for_state
 from tests.support.door import store_all
 from tests.support.frames import START_US, Histogram, ScriptedWriter

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-
 from runferry.server._generated import ingest_pb2 as pb
+
 from tests.support.door import DoorStream, store_all
 from tests.support.frames import ScriptedWriter, flip_bit
 
@@ -163,7 +163,7 @@ def test_a_counted_gap_keeps_the_sequence_whole_and_is_shown(stream: DoorStream,
 
 def test_credit_grows_as_frames_become_durable(stream: DoorStream, writer: ScriptedWriter) -> None:
     ok = stream.open(writer)
-    noise = random.Random(1)  # noqa: S311 - a test's chance, no secret
+    noise = random.Random(1)
     sent = 0
     for first in range(0, 200_000, 20_000):
         frame = writer.data([(step, {"loss": noise.random()}) for step in range(first, first + 20_000)])

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import pytest
 import runferry
 from runferry import _current, _native, _term

@@ -6,7 +6,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import pytest
 import runferry
 from runferry import _native
@@ -14,7 +14,7 @@ from runferry.api.frames import frame_of
 from runferry.errors import AuthenticationError, CommError
 
 if TYPE_CHECKING:
-    from conftest import ReadDoor
+    from tests.unit.conftest import ReadDoor
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import pytest
 import runferry
 from runferry.cli import OK, PROBLEM, UNREACHABLE, WRONG_USAGE, main
@@ -17,7 +17,7 @@ from runferry.settings import resolve
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import ReadDoor
+    from tests.unit.conftest import ReadDoor
 
 COMMANDS = ["login", "runs", "export", "status", "sync", "journal"]
 

@@ -13,16 +13,14 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Journals
+    from tests.unit.conftest import Journals
 
 TIMEOUT_S = 60
 
 
 def run_script(body: str, folder: Path) -> subprocess.CompletedProcess[str]:
     script = "import os, sys, runferry\nrun = runferry.init(mode='offline', id='x1')\nrun.log({'a': 1})\n" + body
-    return subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
-    )
+    return subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_importing_needs_the_standard_library_only_and_little_of_it() -> None:
         "print(sorted(new & {'dataclasses', 'http.client', 'inspect', 'json', 'numpy', 'runferry._native', 'subprocess', 'urllib'}))"
     )
 
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
 
     assert printed.stdout.splitlines() == ["[]", "[]"]
 

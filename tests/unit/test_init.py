@@ -15,7 +15,7 @@ from runferry import _current
 from runferry.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from conftest import Journals
+    from tests.unit.conftest import Journals
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_the_default_project_is_the_repository_with_the_folder_inside_it(tmp_pat
     repository = tmp_path / "my repo"
     inside = repository / "train" / "v:2"
     inside.mkdir(parents=True)
-    subprocess.run(["git", "init", "-q", str(repository)], check=True)  # noqa: S603, S607 - fixed arguments
+    subprocess.run(["git", "init", "-q", str(repository)], check=True)  # noqa: S607 - fixed arguments
 
     assert default_project(str(repository)) == "my repo"
     assert default_project(str(inside)) == "my repo_train_v_2"

@@ -8,7 +8,7 @@ import pytest
 import runferry
 
 if TYPE_CHECKING:
-    from conftest import Journals, ReadDoor
+    from tests.unit.conftest import Journals, ReadDoor
 
 PATH = "/api/v1/runs/local/demo/x1"
 STORED = {

@@ -16,7 +16,7 @@ import runferry
 from runferry import _native
 
 if TYPE_CHECKING:
-    from conftest import Journals
+    from tests.unit.conftest import Journals
 
 Call = tuple[dict[str, Any], dict[str, Any]]
 

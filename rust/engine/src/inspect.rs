@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use runferry_journal::{
     DamageKind, GapReason, JournalError, Lock, LockError, LockInfo, Piece, RealDisk, Scan, ack, scan,
 };
-use runferry_wire::{Frame, Kind};
+use runferry_wire::frame::HEADER_BYTES;
+use runferry_wire::{Frame, Header, Kind};
 
 use crate::adopt::read_open;
 use crate::pack::chain;
@@ -109,18 +110,37 @@ fn frame_bytes(scan: &Scan, from_seq: u64) -> u64 {
     scan.pieces.iter().map(of_piece).sum()
 }
 
-/// Every frame of the journals that `path` means, payloads verified.
+/// Every frame of the journals that `path` means, payloads verified; the OPEN frame of a segment before its first other one.
 ///
 /// # Errors
 /// A journal that cannot be read at all, or of a later format version.
 pub fn frames(path: &Path) -> Result<Vec<JournalFrame>, JournalError> {
     let mut found = Vec::new();
     for dir in writer_dirs(path) {
-        for piece in scan::scan(&RealDisk, &dir)?.pieces {
+        let scan = scan::scan(&RealDisk, &dir)?;
+        let mut unopened: Vec<PathBuf> = scan.segments.iter().map(|segment| segment.path.to_path_buf()).collect();
+        for piece in scan.pieces {
+            if let Piece::Frame { segment, .. } = &piece {
+                unopened.retain(|path| {
+                    let is_here = path.as_path() == &**segment;
+                    found.extend(open_frame_of(path).filter(|_| is_here));
+                    !is_here
+                });
+            }
             found.push(frame_of(&dir, piece));
         }
+        found.extend(unopened.iter().filter_map(|path| open_frame_of(path)));
     }
     Ok(found)
+}
+
+/// The OPEN frame at the start of a segment.
+fn open_frame_of(segment: &Path) -> Option<JournalFrame> {
+    use std::os::unix::fs::FileExt;
+    let mut bytes = [0; HEADER_BYTES];
+    std::fs::File::open(segment).and_then(|file| file.read_exact_at(&mut bytes, 0)).ok()?;
+    let header = Header::decode(&bytes).ok().filter(|header| header.kind == Kind::Open)?;
+    Some(frame_of(segment, Piece::Frame { segment: segment.into(), offset: 0, header }))
 }
 
 fn frame_of(dir: &Path, piece: Piece) -> JournalFrame {

@@ -369,6 +369,8 @@ class SqliteStore:
                     break
                 total += frames
                 self._merger.merged(run_id, frames, is_final=is_final)
+        if is_final and total == 0:  # merged before it was known to be the last time
+            self._release(run_id)
         return total
 
     def _release(self, run_id: bytes) -> None:
