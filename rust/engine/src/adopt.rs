@@ -4,6 +4,11 @@
 //! Lock, scan, ring. The ring's intent says which records have a frame number already: if the journal holds that number they are
 //! skipped, else they get that number again, cut at the same record, so a server that has seen the frame meets the same one.
 //!
+//! # Heirs
+//! While the disk refuses frames, a writer sends them to the server from memory, under numbers that its journal never saw. Nobody can say
+//! afterwards which records each of them held, so what such a writer leaves in the ring goes to an *heir*: a new writer of the same run with a
+//! journal of its own. What the server has twice by that is the same value at the same step, and shows once.
+//!
 //! # Failure
 //! Killed in the middle, an adopter leaves what the next one needs: each frame is announced in the ring's header before it is
 //! written, and the ring is removed last.
@@ -19,6 +24,7 @@ use runferry_wire::{Block, Doc, Frame, Kind, block, flags, payload};
 use thiserror::Error;
 
 use crate::batch::{Batch, Identity, Names, map_frame};
+use crate::writer::Writer;
 use crate::{machine, rowspool};
 
 /// How often, and how many times, an adoption by somebody else is waited for: 2 s together.
@@ -65,6 +71,8 @@ pub struct Adopted {
     pub open_frame: Vec<u8>,
     /// Rows that were still in the ring.
     pub recovered_rows: u64,
+    /// Folder of the journal that took those rows, if it could not be this one.
+    pub heir: Option<PathBuf>,
 }
 
 struct OrphanNames<'a>(&'a Orphan);
@@ -103,7 +111,9 @@ pub fn adopt(dir: &Path) -> Result<Adopted, AdoptError> {
         if (ring.run_id, ring.writer_id) != (adopted.identity.run_id, adopted.identity.writer_id) {
             continue;
         }
-        adopted.recovered_rows += pack_orphan(dir, &adopted, orphan)?;
+        let (rows, heir) = pack_orphan(dir, &adopted, orphan)?;
+        adopted.recovered_rows += rows;
+        adopted.heir = heir.or(adopted.heir);
         adopted.scan = scan::scan(&RealDisk, dir)?;
     }
     Ok(adopted)
@@ -130,19 +140,26 @@ pub fn lock_only(dir: &Path) -> Result<Adopted, AdoptError> {
     let scan = scan::scan(&RealDisk, dir)?;
     let open_frame = scan.open.clone().ok_or_else(|| AdoptError::NoOpen(dir.to_owned()))?;
     let (identity, open) = read_open(&open_frame).ok_or_else(|| AdoptError::NoOpen(dir.to_owned()))?;
-    Ok(Adopted { lock, scan, identity, open, open_frame, recovered_rows: 0 })
+    Ok(Adopted { lock, scan, identity, open, open_frame, recovered_rows: 0, heir: None })
 }
 
-/// Packs what the ring holds beyond the journal, and removes the ring. Returns the rows.
-fn pack_orphan(dir: &Path, adopted: &Adopted, mut orphan: Orphan) -> Result<u64, AdoptError> {
+/// Packs what the ring holds beyond the journal, and removes the ring. Returns the rows, and the heir's folder if there is one.
+fn pack_orphan(dir: &Path, adopted: &Adopted, mut orphan: Orphan) -> Result<(u64, Option<PathBuf>), AdoptError> {
     let mut next_seq = adopted.scan.next_seq;
-    let (mut from, mut cut) = (orphan.head(), None);
+    let (mut from, mut cut, mut needs_heir) = (orphan.head(), None, false);
     if let Some(intent) = orphan.intent() {
         if intent.seq < next_seq {
             from = from.max(intent.end);
-        } else if intent.seq == next_seq {
+        } else if intent.seq == next_seq && intent.end > from {
             cut = Some(intent.end);
+        } else {
+            needs_heir = true;
         }
+    }
+    let mut identity = adopted.identity;
+    if needs_heir {
+        identity.writer_id = Writer::new_writer_id();
+        next_seq = 1;
     }
 
     let mut batch = Batch::default();
@@ -161,25 +178,39 @@ fn pack_orphan(dir: &Path, adopted: &Adopted, mut orphan: Orphan) -> Result<u64,
         if cut == Some(entry.end) {
             batch.close();
         }
-        while let Some(frame) = batch.pack(adopted.identity, next_seq, flags::RECOVERED) {
+        while let Some(frame) = batch.pack(identity, next_seq, flags::RECOVERED) {
             next_seq = frame.next_seq;
             packed.push(frame);
         }
     }
     batch.close();
-    while let Some(frame) = batch.pack(adopted.identity, next_seq, flags::RECOVERED) {
+    while let Some(frame) = batch.pack(identity, next_seq, flags::RECOVERED) {
         next_seq = frame.next_seq;
         packed.push(frame);
     }
 
+    let mut heir = None;
     if !packed.is_empty() {
-        let (identity, open) = (adopted.identity, adopted.open.clone());
+        let mut open = adopted.open.clone();
+        if needs_heir {
+            open.set("parent_writer", Doc::Int(adopted.identity.writer_id as i64));
+        }
         let open_frame = move |seq| map_frame(identity, Kind::Open, seq, 0, 0, &open);
-        let disk = Arc::new(RealDisk);
-        let first_seq = adopted.scan.next_seq;
-        let options = JournalOptions::OFFLINE;
-        let mut journal = Journal::resume(disk, dir, &adopted.scan, open_frame, first_seq, options)?;
+        let (disk, options) = (Arc::new(RealDisk), JournalOptions::OFFLINE);
+        let mut journal = if needs_heir {
+            let heir_dir = dir.with_file_name(format!("{:016x}", identity.writer_id));
+            let journal = Journal::create(disk, &heir_dir, open_frame, 1, options)?;
+            heir = Some(heir_dir);
+            journal
+        } else {
+            Journal::resume(disk, dir, &adopted.scan, open_frame, adopted.scan.next_seq, options)?
+        };
         for frame in &packed {
+            if needs_heir {
+                // Killed here, the next adopter makes another heir: the same values at the same steps once more.
+                journal.append(&frame.frame)?;
+                continue;
+            }
             orphan.set_intent(frame.seq, frame.end)?;
             journal.append(&frame.frame)?;
             orphan.release(frame.end)?;
@@ -193,7 +224,7 @@ fn pack_orphan(dir: &Path, adopted: &Adopted, mut orphan: Orphan) -> Result<u64,
         // Left behind it is only litter.
         std::fs::remove_file(path).ok();
     }
-    Ok(packed.iter().map(|frame| frame.rows).sum())
+    Ok((packed.iter().map(|frame| frame.rows).sum(), heir))
 }
 
 /// The highest step in the journals of a run below `root`, those of dead writers adopted first; `None`: no row there.

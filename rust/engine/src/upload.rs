@@ -3,7 +3,7 @@
 //! The sender is the same as the living writer's; only the source differs. Sending a journal twice, or by three programs at once, adds
 //! nothing twice: the server counts frames per writer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -174,11 +174,13 @@ impl UploadJob {
     fn run(&self, dirs: &[PathBuf], base_url: Option<&str>, api_key: Option<&str>, client: &str) -> Vec<Uploaded> {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
         let mut uploaded = Vec::new();
-        for dir in dirs {
-            if self.is_stopping.load(Ordering::Acquire) {
-                break;
-            }
-            uploaded.push(self.upload(&runtime, dir, base_url, api_key, client));
+        let mut waiting: VecDeque<PathBuf> = dirs.iter().cloned().collect();
+        while let Some(dir) = waiting.pop_front()
+            && !self.is_stopping.load(Ordering::Acquire)
+        {
+            let (result, heir) = self.upload(&runtime, &dir, base_url, api_key, client);
+            uploaded.push(result);
+            waiting.extend(heir);
         }
         uploaded
     }
@@ -190,7 +192,7 @@ impl UploadJob {
         base_url: Option<&str>,
         api_key: Option<&str>,
         client: &str,
-    ) -> Uploaded {
+    ) -> (Uploaded, Option<PathBuf>) {
         let mut result = Uploaded {
             dir: dir.to_owned(),
             run: String::new(),
@@ -204,9 +206,10 @@ impl UploadJob {
             Ok(journal) => journal,
             Err(error) => {
                 result.error = Some(chain(&error));
-                return result;
+                return (result, None);
             }
         };
+        let heir = journal.adopted.as_ref().and_then(|adopted| adopted.heir.clone());
         result.run = run_path(&journal.open);
         result.writer_id = journal.identity.writer_id;
         result.frames = journal.bounds.1 - 1;
@@ -217,7 +220,7 @@ impl UploadJob {
                 "no server is known for it: give one by --base-url, RUNFERRY_BASE_URL or `runferry login URL`"
                     .to_owned(),
             );
-            return result;
+            return (result, heir);
         };
         let shared = Arc::new(Shared::new(1));
         shared.change(|state| state.next_seq = journal.bounds.1);
@@ -260,7 +263,7 @@ impl UploadJob {
         progress.total_bytes = before.total_bytes + journal.bytes;
         progress.acked_frames = before.acked_frames + result.acked_frames;
         progress.sent_bytes = before.sent_bytes + journal.bytes;
-        result
+        (result, heir)
     }
 }
 
@@ -418,11 +421,15 @@ impl FollowJob {
                     }));
                 }
                 if job.which == Which::OrphansOf {
+                    // Once more after each round: an adopted journal may have left an heir.
+                    if started.is_empty() {
+                        return;
+                    }
                     for task in started {
                         // A panic in one journal's task leaves that journal to the next adopter.
                         task.await.ok();
                     }
-                    return;
+                    continue;
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }

@@ -250,8 +250,11 @@ impl Writer {
     }
 
     /// A number for a new writer: random, not 0, and positive as a signed integer.
+    ///
+    /// It comes from the system each time: a generator of our own is copied by fork, and all children would get the same number.
     pub fn new_writer_id() -> u64 {
-        fastrand::u64(1..1 << 63)
+        let mixed = || fastrand::u64(..) ^ u64::from(std::process::id()).rotate_left(40) ^ clock::wall_us() as u64;
+        (getrandom::u64().unwrap_or_else(|_| mixed()) >> 1).max(1)
     }
 
     /// The journal's folder.

@@ -191,6 +191,28 @@ fn a_frame_that_may_have_been_seen_elsewhere_is_packed_again_from_the_same_recor
 }
 
 #[test]
+fn records_whose_frames_only_the_server_may_know_go_to_an_heir() {
+    let scratch = Scratch::new();
+    let dir = scratch.0.join("000000000000004d");
+    let mut doomed = Doomed::start(&dir);
+    doomed.log(4);
+    doomed.pack(Moment::Never);
+    // The disk refuses frames 2 and 3; the server got them all the same, and died or not, nobody knows their records.
+    doomed.log(5);
+    doomed.consumer.set_intent(3, u64::MAX);
+    drop(doomed);
+
+    let adopted = adopt(&dir).expect("adopted");
+
+    let heir = adopted.heir.clone().expect("an heir");
+    assert_eq!(read_back(&dir).0, expected(4), "the journal of the dead is as it was");
+    assert_eq!(read_back(&heir).0, expected(9).split_off(4));
+    drop(adopted);
+    let again = adopt(&heir).expect("a journal like any other");
+    assert_eq!(again.open.get_int("parent_writer"), Some(WHO.writer_id as i64));
+}
+
+#[test]
 fn adopting_twice_adds_nothing() {
     let scratch = Scratch::new();
     let mut doomed = Doomed::start(&scratch.0);

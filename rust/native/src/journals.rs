@@ -1,5 +1,7 @@
 //! Journals for Python: adoption, sync, following, and looking inside.
 
+#![expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

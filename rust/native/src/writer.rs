@@ -38,7 +38,7 @@ pub(crate) struct Writer {
     calls: Mutex<Calls>,
     convert: Py<PyAny>,
     run_name: String,
-    writer_id: u64,
+    id: u64,
     /// The process that made it: a forked child has none of its threads.
     pid: u32,
     /// Packs and sends what dead writers left in the same folder.
@@ -90,7 +90,7 @@ impl Writer {
             calls: Mutex::default(),
             convert,
             run_name,
-            writer_id,
+            id: writer_id,
             pid: std::process::id(),
             orphans: Mutex::new(orphans),
         })
@@ -225,7 +225,7 @@ impl Writer {
 
     #[getter]
     fn writer_id(&self) -> u64 {
-        self.writer_id
+        self.id
     }
 
     #[getter]
@@ -249,7 +249,6 @@ impl Writer {
     fn settle(&self, py: Python<'_>, taken: Taken) -> PyResult<()> {
         match taken {
             Taken::Done => self.engine.accepted_row(),
-            Taken::Document | Taken::Behind => {}
             Taken::Refused => self.engine.dropped_rows(1),
             Taken::Closed if self.intake().is_closed() => {
                 let text = format!(
@@ -258,8 +257,8 @@ impl Writer {
                 );
                 return Err(usage_error(py, text));
             }
-            // The ring of another process (a fork that ran no Python hook): nothing is written, nothing is harmed.
-            Taken::Closed => {}
+            // Closed without having been finished: the ring of another process (a fork that ran no Python hook). Nothing is harmed.
+            Taken::Document | Taken::Behind | Taken::Closed => {}
             Taken::Full { kind, payload } => {
                 let is_row = kind != DOCUMENT;
                 if py.detach(|| push_waiting(&self.engine, &self.intake, kind, &payload)) {
