@@ -52,9 +52,9 @@ def _run(name: str) -> list[figures.Figure]:
 
 def _forget_users_settings(folder: str) -> None:
     """A benchmark measures the defaults, and writes to no server of the user's."""
-    for name in [name for name in os.environ if name.startswith(("RUNFERRY_", "WANDB_"))]:  # noqa: TID251 - removed, not read
-        del os.environ[name]  # noqa: TID251 - as above
-    os.environ["RUNFERRY_CONFIG_DIR"] = folder  # noqa: TID251 - as above
+    for name in [name for name in os.environ if name.startswith(("RUNFERRY_", "WANDB_"))]:
+        del os.environ[name]
+    os.environ["RUNFERRY_CONFIG_DIR"] = folder
 
 
 if __name__ == "__main__":

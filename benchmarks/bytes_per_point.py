@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runferry import _native
+
 from benchmarks import workloads
 from benchmarks.figures import Figure
 from benchmarks.scene import PROJECT, open_run, running_server
 from benchmarks.server_disk import merged_bytes, page_bytes
-from runferry import _native
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

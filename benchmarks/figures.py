@@ -61,13 +61,8 @@ def table(figures: Sequence[Figure]) -> str:
     keys = list(dict.fromkeys(key for figure in figures for key in figure.values))
     rows = [["", *keys], *([figure.what, *(_shown(figure.values.get(key)) for key in keys)] for figure in figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(keys) + 1)]
-    return "\n".join(
-        "  "
-        + "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
+    lines = [[row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))] for row in rows]
+    return "\n".join(f"  {'  '.join(cells)}".rstrip() for cells in lines)
 
 
 def write(made_on: Mapping[str, Any], found: Mapping[str, Sequence[Figure]], *, save: bool) -> list[Path]:
@@ -93,7 +88,7 @@ def _shown(value: float | None) -> str:
 
 def _git(*arguments: str) -> str:
     try:
-        found = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=True)  # noqa: S603, S607 - git as installed
+        found = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=True)  # noqa: S607 - git as installed
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return found.stdout.strip()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import runferry
+
 from tests.support.servers import RunningServer, server_environment
 
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ class BenchServer(RunningServer):
 @contextlib.contextmanager
 def running_server() -> Iterator[BenchServer]:
     """An embedded server with an empty store, in a process of its own on this machine."""
-    with tempfile.TemporaryDirectory(prefix="runferry-bench-") as folder, BenchServer(Path(folder) / "data") as server:
-        yield server
+    with tempfile.TemporaryDirectory(prefix="runferry-bench-") as folder:
+        server = BenchServer(Path(folder) / "data")
+        with server:
+            yield server
 
 
 @contextlib.contextmanager
@@ -45,11 +48,19 @@ def open_run(server: RunningServer | None = None, run_id: str | None = None) -> 
             yield run
 
 
-def ask_child(code: str, *arguments: str) -> Any:
-    """Run `code` in a fresh Python and return what its last line of output says, read as JSON."""
+def ask_child(code: str, *arguments: str, bytecode: str = "") -> Any:
+    """Run `code` in a fresh Python and return what its last line of output says, read as JSON.
+
+    Args:
+        code: A program.
+        arguments: Its `sys.argv`.
+        bytecode: Folder in which compiled modules are kept for later children, as an installed package has them.
+    """
     with tempfile.TemporaryDirectory(prefix="runferry-bench-") as folder:
         environment = {**server_environment(), "RUNFERRY_SILENT": "1", "RUNFERRY_DISABLE_GIT": "1", "RUNFERRY_CONFIG_DIR": folder}
-        answer = subprocess.run(  # noqa: S603 - our own program
+        if bytecode:
+            environment |= {"PYTHONPYCACHEPREFIX": bytecode, "PYTHONDONTWRITEBYTECODE": ""}
+        answer = subprocess.run(
             [sys.executable, "-c", code, *arguments],
             cwd=folder,
             env=environment,

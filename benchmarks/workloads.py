@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 import runferry
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def wide(rows: int, metrics: int = 200) -> Workload:
 def sparse(rows: int, metrics: int = 50, per_row: int = 3) -> Workload:
     """Each row holds a few of many metrics, as from tasks that take turns."""
     draw = np.random.default_rng(_SEED)
-    chosen = draw.integers(0, metrics, (rows, per_row)).tolist()
+    chosen = draw.random((rows, metrics)).argsort(axis=1, kind="stable")[:, :per_row].tolist()
     values = _float32(draw.standard_normal(rows * per_row))
     made = [{f"task/{one}/reward": values[row * per_row + place] for place, one in enumerate(of_row)} for row, of_row in enumerate(chosen)]
     return Workload(f"sparse, {per_row} of {metrics} scalars", made)

@@ -38,7 +38,7 @@ class Child:
         self.name = name
         self.log = log
         with log.open("ab") as output:
-            self.process = subprocess.Popen(  # noqa: S603 - our own programs
+            self.process = subprocess.Popen(
                 [sys.executable, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output if stdout is None else stdout,
@@ -126,7 +126,7 @@ class Server:
 
 def own_environment(**more: str) -> dict[str, str]:
     """This process's environment without the user's Runferry settings, which must not lead the demo's rows elsewhere."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RUNFERRY_", "WANDB_"))}  # noqa: TID251 - for a child
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RUNFERRY_", "WANDB_"))}
     # One thread each: two ranks that both use every core would slow each other down.
     return {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **more}
 

@@ -171,7 +171,6 @@ def result_of(api: runferry.Api, training: Training, rank: int) -> RankResult:
 def demonstrate(told: argparse.Namespace, folder: Path) -> int:
     """The whole demo in `folder`; returns the exit code."""
     with contextlib.ExitStack() as stack:
-        stack.callback(remove_rings, folder)
         server = Server(folder)
         stack.callback(server.stop)
         server.start()
@@ -218,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     finally:
         if told.keep is None:
+            remove_rings(folder)
             shutil.rmtree(folder, ignore_errors=True)
 
 
