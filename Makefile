@@ -7,6 +7,7 @@
 # PYTHON chooses the interpreter the environment is made from; NAME chooses one benchmark.
 
 PYTHON ?= python3
+export PIP_QUIET := 1
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := .make

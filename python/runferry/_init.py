@@ -18,7 +18,7 @@ from runferry._names import check_label, check_place, check_run_id, check_tags, 
 from runferry._resume import Earlier, look_up
 from runferry._run import Run, show_command
 from runferry._writer import Start
-from runferry.errors import UnsupportedError, UsageError
+from runferry.errors import JournalError, UnsupportedError, UsageError
 from runferry.settings import Settings, as_settings, resolve
 
 if TYPE_CHECKING:
@@ -247,7 +247,11 @@ def _project_here(settings: Settings, mode: str) -> str:
 
 
 def _root(root_dir: str) -> str:
-    """The journals' folder, made; in the temp directory where `root_dir` cannot be written."""
+    """The journals' folder, made; in the temp directory where `root_dir` cannot be written.
+
+    Raises:
+        JournalError: Neither can be.
+    """
     wanted = Path(root_dir).expanduser().absolute() / "runferry"
     try:
         wanted.mkdir(parents=True, exist_ok=True)
@@ -255,7 +259,10 @@ def _root(root_dir: str) -> str:
             raise PermissionError(13, "Permission denied")
     except OSError as error:
         fallback = Path(tempfile.gettempdir()).absolute() / f"runferry-{os.getuid()}" / "runferry"
-        fallback.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            fallback.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as second:
+            raise JournalError(f"no journal can be kept: {wanted}: {error.strerror}; {fallback}: {second.strerror}") from second
         _term.termwarn(f"{wanted} cannot be written ({error.strerror}); the journal goes to {fallback}")
         return str(fallback)
     return str(wanted)

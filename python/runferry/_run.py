@@ -25,15 +25,15 @@ from runferry._config import Config
 from runferry._names import check_label, check_tags
 from runferry._status import RunStatus
 from runferry._summary import Summary
-from runferry._writer import open_writer
-from runferry.errors import UsageError
+from runferry._writer import DisabledWriter, open_writer
+from runferry.errors import JournalError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import TracebackType
 
     from runferry._native import Writer
-    from runferry._writer import DisabledWriter, Start
+    from runferry._writer import Start
     from runferry.settings import Settings
 
 
@@ -265,7 +265,11 @@ class Run:
             if not self._is_of_this_process():
                 parent = self._writer
                 config = self.config.as_dict()
-                self._writer = open_writer(self._start, config, step=parent.step, parent_writer=parent.writer_id)
+                try:
+                    self._writer = open_writer(self._start, config, step=parent.step, parent_writer=parent.writer_id)
+                except JournalError as error:  # a training must not end because a worker of it finds no disk
+                    _term.termwarn(f"run {self.id}: nothing that process {os.getpid()} logs is kept: {error}")
+                    self._writer = DisabledWriter()
                 self._inherited.append(parent)
                 self._pid = os.getpid()
                 self._bind_native()

@@ -153,6 +153,7 @@ pub(crate) fn run(packer: Packer, inbox: &Receiver<Command>) {
             this.batch.close();
         }
         this.write_ready();
+        this.release_acked();
         this.keep_house();
         match told {
             Ok(Command::Wake) => wait = Duration::ZERO,
@@ -240,7 +241,9 @@ impl Loop {
         Counters::add(&counters.packed_points, packed.points);
         self.next_seq = packed.next_seq;
         let frame = Bytes::from(packed.frame);
-        let is_journaled = self.waiting.is_empty() && self.append(&frame);
+        // Behind frames that went to the server alone the journal goes on in a new segment, see `retry_waiting`.
+        let is_next = self.waiting.is_empty() && self.it.journal.next_seq() == packed.seq;
+        let is_journaled = is_next && self.append(&frame);
         if is_journaled {
             self.journaled(packed.end, packed.next_seq, frame.len());
         } else {
@@ -270,18 +273,37 @@ impl Loop {
         let counters = &self.it.shared.counters;
         Counters::add(&counters.journaled_frames, 1);
         Counters::add(&counters.journaled_bytes, frame_bytes as u64);
-        self.it.consumer.release(end);
-        while self.spooled.front().is_some_and(|(spooled_end, _)| *spooled_end <= end) {
-            if let Some((_, path)) = self.spooled.pop_front() {
-                // Left behind it is only litter: its records are in the journal.
-                std::fs::remove_file(path).ok();
-            }
-        }
+        self.release(end);
         let bytes = self.it.journal.bytes();
         self.it.shared.change(|state| {
             state.journaled_next_seq = next_seq;
             state.journal_bytes = bytes;
         });
+    }
+
+    /// Records that are in the journal, or durably on the server, leave the ring.
+    fn release(&mut self, end: u64) {
+        self.it.consumer.release(end);
+        while self.spooled.front().is_some_and(|(spooled_end, _)| *spooled_end <= end) {
+            if let Some((_, path)) = self.spooled.pop_front() {
+                // Left behind it is only litter.
+                std::fs::remove_file(path).ok();
+            }
+        }
+    }
+
+    /// What the server has needs no journal: while the disk takes nothing, the ring empties as fast as the server acks.
+    fn release_acked(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let durable = self.it.shared.state().durable_next_seq;
+        while let Some(end) =
+            self.waiting.front().filter(|waiting| waiting.next_seq <= durable).map(|waiting| waiting.end)
+        {
+            self.waiting.pop_front();
+            self.release(end);
+        }
     }
 
     fn keep_house(&mut self) {
@@ -316,11 +338,7 @@ impl Loop {
         if self.waiting.is_empty() {
             return;
         }
-        let durable = self.it.shared.state().durable_next_seq;
-        while self.waiting.front().is_some_and(|waiting| waiting.next_seq <= durable) {
-            let Some(waiting) = self.waiting.pop_front() else { break };
-            self.it.consumer.release(waiting.end);
-        }
+        self.release_acked();
         let first = self.waiting.front().map_or(self.next_seq, |waiting| waiting.seq);
         if self.it.journal.next_seq() != first {
             // Frames below went to the server alone: the journal goes on behind them, in a segment of its own.

@@ -177,6 +177,15 @@ async fn connect(
         state.notices.extend(opened.notices.iter().cloned());
     });
     let resume = session.opened(&request, &opened, now);
+    if let Resume::NewWriter { client_next_seq, .. } = resume
+        && sender.is_replay
+        && source.is_over()
+    {
+        // All that lies here is there: a writer's disk was full and its last frames went to the server alone, or this is an old copy.
+        shared.acked(client_next_seq, client_next_seq);
+        part(&mut connection).await;
+        return Ok(Parted::Done);
+    }
     go_on(&resume, source, gaps, shared)?;
     shared.acked(opened.next_seq, 0);
 

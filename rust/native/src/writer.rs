@@ -1,6 +1,8 @@
 //! `Writer`: what a run holds of the Rust side. Python work first, then the lock, then the ring; never the other way round.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +32,16 @@ struct Calls {
     scratch: Scratch,
 }
 
+/// What is worth one warning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Topic {
+    Behind,
+    Full,
+    TooLarge,
+    Value,
+    Fault,
+}
+
 /// One start of one process writing to a run: ring, journal, sender, and the three threads behind them.
 #[pyclass(frozen, module = "runferry._native")]
 pub(crate) struct Writer {
@@ -41,6 +53,8 @@ pub(crate) struct Writer {
     id: u64,
     /// The process that made it: a forked child has none of its threads.
     pid: u32,
+    /// Topics that were warned about.
+    told: AtomicU8,
     /// Packs and sends what dead writers left in the same folder.
     orphans: Mutex<Option<Follower>>,
 }
@@ -92,41 +106,19 @@ impl Writer {
             run_name,
             id: writer_id,
             pid: std::process::id(),
+            told: AtomicU8::new(0),
             orphans: Mutex::new(orphans),
         })
     }
 
     #[pyo3(signature = (data, step=None, commit=None))]
     fn log(&self, data: &Bound<'_, PyAny>, step: Option<i64>, commit: Option<bool>) -> PyResult<()> {
-        let dict = match data.cast_exact::<PyDict>() {
-            Ok(dict) => dict.clone(),
-            Err(_) => as_dict(data)?,
-        };
-        let now_us = clock::wall_us();
-        {
-            let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-            let Calls { seen, scratch } = &mut *calls;
-            if let Some(schema) = seen.read(&dict, scratch) {
-                let taken = self.intake().take_known(schema, &scratch.bits, scratch.kinds(), step, commit, now_us);
-                drop(calls);
-                return self.settle(data.py(), taken);
-            }
-        }
-        let row = LongRow::read(&dict, &self.convert)?;
-        if row.marked_values > 0 {
-            self.engine.marked_values(row.marked_values);
-        }
-        let names: Vec<&str> = row.items.iter().map(|(name, _)| name.as_str()).collect();
-        let values: Vec<Value<'_>> = row.items.iter().map(|(_, value)| value.as_value()).collect();
-        let (taken, schema) = {
-            let mut intake = self.intake();
-            intake.count_dropped_values(row.dropped_values);
-            intake.take_row(&names, &values, step, commit, row.time_us.unwrap_or(now_us))
-        };
-        if let (Some(schema), Some(keys)) = (schema, row.keys) {
-            self.calls.lock().unwrap_or_else(PoisonError::into_inner).seen.remember(keys, schema);
-        }
-        self.settle(data.py(), taken)
+        // A fault of ours must not reach the training loop: it costs the row, counted.
+        catch_unwind(AssertUnwindSafe(|| self.take(data, step, commit))).unwrap_or_else(|_panic| {
+            self.engine.dropped_rows(1);
+            self.tell(data.py(), Topic::Fault, "a fault inside Runferry cost a row; training goes on");
+            Ok(())
+        })
     }
 
     #[pyo3(signature = (kind, updates, removed))]
@@ -245,11 +237,73 @@ impl Writer {
         self.intake.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// One call of `log`.
+    fn take(&self, data: &Bound<'_, PyAny>, step: Option<i64>, commit: Option<bool>) -> PyResult<()> {
+        let dict = match data.cast_exact::<PyDict>() {
+            Ok(dict) => dict.clone(),
+            Err(_) => as_dict(data)?,
+        };
+        let now_us = clock::wall_us();
+        {
+            let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            let Calls { seen, scratch } = &mut *calls;
+            if let Some(schema) = seen.read(&dict, scratch) {
+                let taken = self.intake().take_known(schema, &scratch.bits, scratch.kinds(), step, commit, now_us);
+                drop(calls);
+                return self.settle(data.py(), taken);
+            }
+        }
+        let row = LongRow::read(&dict, &self.convert)?;
+        if let Some(reason) = &row.drop_reason {
+            self.tell(
+                data.py(),
+                Topic::Value,
+                &format!("a logged value was left out: {reason} (more: status().dropped_values)"),
+            );
+        }
+        if row.marked_values > 0 {
+            self.engine.marked_values(row.marked_values);
+        }
+        let names: Vec<&str> = row.items.iter().map(|(name, _)| name.as_str()).collect();
+        let values: Vec<Value<'_>> = row.items.iter().map(|(_, value)| value.as_value()).collect();
+        let (taken, schema) = {
+            let mut intake = self.intake();
+            intake.count_dropped_values(row.dropped_values);
+            intake.take_row(&names, &values, step, commit, row.time_us.unwrap_or(now_us))
+        };
+        if let (Some(schema), Some(keys)) = (schema, row.keys) {
+            self.calls.lock().unwrap_or_else(PoisonError::into_inner).seen.remember(keys, schema);
+        }
+        self.settle(data.py(), taken)
+    }
+
+    /// Prints a warning, once per topic and writer.
+    fn tell(&self, py: Python<'_>, topic: Topic, text: &str) {
+        let bit = 1 << topic as u8;
+        if self.told.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            let module = py.import("runferry._term");
+            // A warning that cannot be printed is still counted.
+            module.and_then(|module| module.call_method1("termwarn", (text,))).ok();
+        }
+    }
+
     /// Counts what became of a call, and waits for room without the lock and without the GIL where there is none.
     fn settle(&self, py: Python<'_>, taken: Taken) -> PyResult<()> {
         match taken {
             Taken::Done => self.engine.accepted_row(),
-            Taken::Refused => self.engine.dropped_rows(1),
+            Taken::Refused => {
+                self.engine.dropped_rows(1);
+                self.tell(
+                    py,
+                    Topic::TooLarge,
+                    "a call was dropped, larger than a call may be (more: status().dropped_rows)",
+                );
+            }
+            Taken::Behind => {
+                let text =
+                    "log() named a step behind the current one; such calls are dropped (more: status().behind_rows)";
+                self.tell(py, Topic::Behind, text);
+            }
             Taken::Closed if self.intake().is_closed() => {
                 let text = format!(
                     "Run ({}) is finished. The call to `log` will be ignored. Please make sure that you are using an active run.",
@@ -258,7 +312,7 @@ impl Writer {
                 return Err(usage_error(py, text));
             }
             // Closed without having been finished: the ring of another process (a fork that ran no Python hook). Nothing is harmed.
-            Taken::Document | Taken::Behind | Taken::Closed => {}
+            Taken::Document | Taken::Closed => {}
             Taken::Full { kind, payload } => {
                 let is_row = kind != DOCUMENT;
                 if py.detach(|| push_waiting(&self.engine, &self.intake, kind, &payload)) {
@@ -268,6 +322,8 @@ impl Writer {
                 } else {
                     self.engine.dropped_rows(1);
                     self.intake().count_full(&payload);
+                    let text = "the journal does not keep up and the ring is full; a row was dropped (more: status().dropped_rows)";
+                    self.tell(py, Topic::Full, text);
                 }
             }
         }
