@@ -57,7 +57,7 @@ test-rust: | tools
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release -p runferry-ring --test loom
 
 test-unit: $(STAMPS)/dev
-	$(BIN)/python -m pytest -q tests/unit tests/compat tests/typing
+	$(BIN)/python -m pytest -q tests/unit tests/compat
 
 test-server: $(STAMPS)/dev
 	$(BIN)/python -m pytest -q tests/conformance tests/server

@@ -140,7 +140,7 @@ function live(request, response, path, query) {
       }) : []));
       cursor = now.steps - 1;
       const { points, rows, last_step, summary } = now;
-      response.write(`id: ${cursor}\nevent: delta\ndata: ${JSON.stringify({ cursor: String(cursor), run: { points, rows, last_step, summary }, series, new_keys: [] })}\n\n`);
+      response.write(`id: ${cursor}\nevent: delta\ndata: ${JSON.stringify({ cursor: String(cursor), run: { points, rows, last_step, summary }, series, new_keys: [], other_keys: [] })}\n\n`);
     }
   }, 200);
   request.on("close", () => clearInterval(timer));

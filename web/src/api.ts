@@ -103,6 +103,8 @@ export interface LiveDelta {
   readonly run: Partial<Run>;
   readonly series: readonly SeriesDelta[];
   readonly newKeys: readonly string[];
+  /** Keys that got something else than numbers: histograms, texts. */
+  readonly otherKeys: readonly string[];
 }
 
 /** What the push channel of a run tells. Exactly one of `onLost` and the returned close function ends it. */
@@ -201,7 +203,7 @@ export const httpDoor: Door = {
           rawPointsAdded: one.raw_points_added,
           buckets: bucketsOfColumns(one),
         }));
-        listener.onDelta({ cursor: delta.cursor, run: delta.run ?? {}, series, newKeys: delta.new_keys ?? [] });
+        listener.onDelta({ cursor: delta.cursor, run: delta.run ?? {}, series, newKeys: delta.new_keys ?? [], otherKeys: delta.other_keys ?? [] });
         return "go on";
       },
       snapshot: () => {
@@ -230,6 +232,7 @@ interface DeltaWire {
   run?: Partial<Run>;
   series?: (BucketColumns & { key: string; label: string; raw_points_added: number })[];
   new_keys?: string[];
+  other_keys?: string[];
 }
 
 interface HistogramsWire {

@@ -17,8 +17,7 @@ import { useTheme, type Theme } from "./theme";
 
 const HISTOGRAMS_DRAWN = 200;
 const VALUE_ROWS = 64;
-const SHORTEST_WAIT_MS = 800;
-const LONGEST_WAIT_MS = 12_800;
+const WAIT_MS = 800;
 
 interface HeatStripProps {
   door: Door;
@@ -86,8 +85,6 @@ function useStrip(door: Door, { entity, project, id }: RunPath, name: string, ra
     let cancelWait = (): void => undefined;
     let isWaiting = false;
     let isWanted = false;
-    let waitMs = SHORTEST_WAIT_MS;
-    let rawPoints = -1;
     const fetchStrip = (): void => {
       if (isWaiting) {
         isWanted = true;
@@ -99,13 +96,11 @@ function useStrip(door: Door, { entity, project, id }: RunPath, name: string, ra
         .histograms({ entity, project, id }, name, HISTOGRAMS_DRAWN, range, flight.signal)
         .then((found) => {
           if (flight.signal.aborted) return;
-          waitMs = found.rawPoints === rawPoints ? Math.min(2 * waitMs, LONGEST_WAIT_MS) : SHORTEST_WAIT_MS;
-          rawPoints = found.rawPoints;
           setStrip(found);
         })
         .catch(() => undefined) // The feed reports a server that is away, and its return is an arrival.
         .finally(() => {
-          cancelWait = browserTimers.after(waitMs, () => {
+          cancelWait = browserTimers.after(WAIT_MS, () => {
             isWaiting = false;
             if (isWanted) fetchStrip();
           });

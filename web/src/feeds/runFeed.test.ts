@@ -94,7 +94,7 @@ function wide(stepFirst: number, stepLast: number): Bucket {
 }
 
 function delta(more: Partial<LiveDelta>): LiveDelta {
-  return { cursor: "c1", run: {}, series: [], newKeys: [], ...more };
+  return { cursor: "c1", run: {}, series: [], newKeys: [], otherKeys: [], ...more };
 }
 
 function arrival(key: string, ...buckets: Bucket[]): LiveDelta["series"][number] {
@@ -213,7 +213,7 @@ describe("a delta", () => {
     expect(server.asked).toHaveLength(asked + 1);
   });
 
-  it("with new rows tells heat strips to look again", async () => {
+  it("with a named key tells its heat strip to look again", async () => {
     server.series = [{ key: "weights", label: "", rawPoints: 0, buckets: [] }];
     feed.watch("weights");
     feed.start();
@@ -221,6 +221,7 @@ describe("a delta", () => {
     const before = feed.currentKey("weights")?.arrivals ?? 0;
 
     server.channel.listener.onDelta(delta({ run: { rows: 8 } }));
+    server.channel.listener.onDelta(delta({ run: { rows: 9 }, otherKeys: ["weights", "elsewhere"] }));
 
     expect(feed.currentKey("weights")?.arrivals).toBe(before + 1);
   });

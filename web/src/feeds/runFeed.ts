@@ -206,7 +206,7 @@ export class RunFeed {
     this.cursor = delta.cursor;
     for (const arrival of delta.series) this.extend(arrival);
     this.mayRepeat = false;
-    if (delta.run.rows !== undefined) this.tellHistograms();
+    this.tellHistograms(delta.otherKeys);
     this.arrivedRun = { ...this.arrivedRun, ...delta.run };
     if (this.view.run !== null && Object.keys(delta.run).length > 0) this.show({ run: { ...this.view.run, ...delta.run } });
     if (delta.newKeys.length > 0) this.waitOnce("lookup", LOOKUP_MS / 4, () => this.lookUp());
@@ -230,10 +230,11 @@ export class RunFeed {
     this.tellKey(key);
   }
 
-  /** Deltas carry numbers only: rows that arrived may have held a histogram of any key that is not one of numbers. */
-  private tellHistograms(): void {
-    for (const [key, view] of this.keyViews) {
-      if (view.series.some(({ rawPoints }) => rawPoints > 0)) continue;
+  /** Deltas carry the values of numbers only: a heat strip fetches again when its key is named. */
+  private tellHistograms(keys: readonly string[]): void {
+    for (const key of keys) {
+      const view = this.keyViews.get(key);
+      if (view === undefined) continue;
       this.keyViews.set(key, { ...view, arrivals: view.arrivals + 1 });
       this.tellKey(key);
     }

@@ -92,7 +92,7 @@ class _RunReader:
         self._known.update(dict.fromkeys(delta.new_keys))
         run = self._context.query.run(self._run_id) or {}
         changed = {key: value for key, value in run.items() if key not in self._told or self._told[key] != value}
-        if not (delta.series or delta.new_keys or changed.keys() - SILENT_FIELDS):
+        if not (delta.series or delta.new_keys or delta.other_keys or changed.keys() - SILENT_FIELDS):
             return snapshot or None
         self._told = run
         series = [
@@ -100,7 +100,7 @@ class _RunReader:
             for item in delta.series
             if item.raw_points
         ]
-        data = {"cursor": delta.cursor, "run": changed, "series": series, "new_keys": delta.new_keys}
+        data = {"cursor": delta.cursor, "run": changed, "series": series, "new_keys": delta.new_keys, "other_keys": delta.other_keys}
         return snapshot + _event("delta", data, delta.cursor)
 
 

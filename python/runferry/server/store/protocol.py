@@ -141,6 +141,8 @@ class Delta:
     series: list[Buckets]
     new_keys: list[str]
     """Names seen in the new frames that the caller did not list in `known_keys`."""
+    other_keys: list[str] = field(default_factory=list)
+    """Names seen in the new frames that have no numbers in `series`: histograms, texts, and numbers not asked for."""
 
 
 class Store(Protocol):

@@ -137,13 +137,14 @@ class Shard:
     def _drop_connections(self) -> None:
         """Closes all connections; those of busy readers when they come back."""
         self._generation += 1
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
+        # The writer last: whoever closes last folds the -wal file into the database, and a read-only connection may not.
         writer, self._writer = self._writer, None
         if writer is not None:
             with contextlib.suppress(sqlite3.Error):
                 writer.close()
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._idle.get_nowait().close()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

@@ -337,11 +337,14 @@ class SqliteStore:
         if is_lost:
             return Delta(cursor=_encode_cursor(now), is_snapshot_needed=True, series=[], new_keys=[])
         known = set(known_keys)
+        series = read.tail_series(tail, names, buckets=max_points)
+        numbers = {item.name for item in series if item.raw_points}
         return Delta(
             cursor=_encode_cursor(now),
             is_snapshot_needed=False,
-            series=read.tail_series(tail, names, buckets=max_points),
+            series=series,
             new_keys=[name for name in tail.names() if name not in known],
+            other_keys=[name for name in tail.names() if name not in numbers],
         )
 
     # Merging.
