@@ -56,7 +56,7 @@ pub(crate) fn sync<'py>(
     let list = PyList::empty(py);
     for one in uploaded {
         let dict = PyDict::new(py);
-        dict.set_item("path", one.dir)?;
+        dict.set_item("path", one.dir.as_os_str())?;
         dict.set_item("run", one.run)?;
         dict.set_item("writer_id", one.writer_id)?;
         dict.set_item("frames", one.frames)?;
@@ -74,7 +74,7 @@ pub(crate) fn journal_list(py: Python<'_>, root: PathBuf) -> PyResult<Bound<'_, 
     let list = PyList::empty(py);
     for state in py.detach(|| inspect::list(&root)) {
         let dict = PyDict::new(py);
-        dict.set_item("path", state.path)?;
+        dict.set_item("path", state.path.as_os_str())?;
         dict.set_item("run", state.run)?;
         dict.set_item("writer_id", state.writer_id)?;
         dict.set_item("mode", state.mode)?;
@@ -99,7 +99,7 @@ pub(crate) fn journal_frames(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_
     let list = PyList::empty(py);
     for frame in found {
         let dict = PyDict::new(py);
-        dict.set_item("segment", frame.segment)?;
+        dict.set_item("segment", frame.segment.as_os_str())?;
         dict.set_item("offset", frame.offset)?;
         dict.set_item("kind", frame.kind)?;
         dict.set_item("seq", frame.seq)?;
@@ -116,7 +116,7 @@ pub(crate) fn journal_frames(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_
 pub(crate) fn journal_fsck(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
     let check = py.detach(|| inspect::check(&path));
     let dict = PyDict::new(py);
-    dict.set_item("path", check.path)?;
+    dict.set_item("path", check.path.as_os_str())?;
     dict.set_item("segments", check.segments)?;
     dict.set_item("frames", check.frames)?;
     dict.set_item("rows", check.records)?;

@@ -5,6 +5,7 @@ mod errors;
 mod frames;
 mod histogram;
 mod journals;
+mod numpy;
 mod row;
 mod store;
 mod writer;

@@ -2,8 +2,8 @@
 //!
 //! # The fast path
 //! A loop's key objects are the same objects in every call, so a call is recognised by comparing pointers; the cache owns its
-//! keys, since a freed object's address is used again. Floats, integers and bools of exactly these types and None are read
-//! without running any Python code; whatever else comes up sends the whole call the long way.
+//! keys, since a freed object's address is used again. Floats, integers and bools of exactly these types, None and numpy's
+//! scalars are read without running any Python code; whatever else comes up sends the whole call the long way.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
@@ -12,6 +12,7 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use runferry_wire::record::{Value, value_kind};
 
 use crate::documents::doc_of;
+use crate::numpy;
 
 /// Longest text, histogram or JSON value kept as it is: larger ones become a marker.
 const LARGEST_VALUE_BYTES: usize = 4 << 20;
@@ -130,9 +131,11 @@ fn read_if_same(keys: &[Py<PyAny>], data: &Bound<'_, PyDict>, scratch: &mut Scra
         let (kind, bits) = if let Ok(value) = value.cast_exact::<PyFloat>() {
             (value_kind::F64, value.value().to_bits())
         } else {
-            scratch.has_only_floats = false;
             match plain_bits(&value) {
-                Some(found) => found,
+                Some(found) => {
+                    scratch.has_only_floats &= found.0 == value_kind::F64;
+                    found
+                }
                 None => return Some(false),
             }
         };
@@ -142,7 +145,7 @@ fn read_if_same(keys: &[Py<PyAny>], data: &Bound<'_, PyDict>, scratch: &mut Scra
     Some(true)
 }
 
-/// Kind and bits of an exact int, bool or None.
+/// Kind and bits of an exact int, bool or None, or of a numpy scalar.
 fn plain_bits(value: &Bound<'_, PyAny>) -> Option<(u8, u64)> {
     if value.is_exact_instance_of::<PyInt>() {
         return Some((value_kind::I64, value.extract::<i64>().ok()? as u64));
@@ -150,7 +153,10 @@ fn plain_bits(value: &Bound<'_, PyAny>) -> Option<(u8, u64)> {
     if let Ok(value) = value.cast_exact::<PyBool>() {
         return Some((value_kind::BOOL, u64::from(value.is_true())));
     }
-    value.is_none().then_some((value_kind::NULL, 0))
+    if value.is_none() {
+        return Some((value_kind::NULL, 0));
+    }
+    numpy::bits_of(value)
 }
 
 /// A dict taken apart the long way.
@@ -259,8 +265,10 @@ fn plain(value: &Bound<'_, PyAny>) -> Option<Owned> {
     if let Ok(value) = value.cast_exact::<PyString>() {
         return value.to_str().ok().map(|text| Owned::Str(text.to_owned()));
     }
+    numpy::learn(value);
     plain_bits(value).map(|(kind, bits)| match kind {
         value_kind::I64 => Owned::I64(bits as i64),
+        value_kind::F64 => Owned::F64(f64::from_bits(bits)),
         value_kind::BOOL => Owned::Bool(bits != 0),
         _ => Owned::Null,
     })
