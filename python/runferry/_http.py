@@ -75,6 +75,8 @@ class Server:
                 answer = _json(response.read())
             except OSError as error:
                 raise UnreachableError(f"{self.base_url} broke off its answer: {error}") from error
+            except CommError as error:
+                raise NotRunferryError(f"{self.base_url} answers, but is no Runferry server: {error}") from error
         if not isinstance(answer, dict):
             raise CommError(f"{self.base_url} sent an answer that is not a JSON object for {'/'.join(path)}")
         return answer

@@ -183,9 +183,12 @@ class Applier:
                     seq, kinds = self._apply_writer(connection, run_id, writer_id, next_seq - 1)
                     applied.append((run_id, writer_id, seq))
                     found[run_id] |= kinds
+                if "finish" in found[run_id]:
+                    # In the same transaction: who sees the run finished sees its last values and counts too.
+                    writes.write_totals(connection, run_id, self._read_totals(run_id))
         self._store.mark_applied(applied)
         for run_id, kinds in found.items():
-            has_totals = self._refresh_totals(run_id, at_once=is_last or "finish" in kinds)
+            has_totals = "finish" in kinds or self._refresh_totals(run_id, at_once=is_last)
             if kinds or has_totals:
                 self._hub.metadata_changed_from_thread(run_id, *self._names[run_id])
 
@@ -234,16 +237,20 @@ class Applier:
             with self._changed:
                 self._due_at.setdefault((run_id, RUN_ALONE), due_at)
             return False
-        totals = self._store.totals(run_id)
-        values = last_summary(self._store.metrics(run_id))
-        duplicates = sum(state.duplicates for state in self._store.writers(run_id))
+        totals = self._read_totals(run_id)
         with self._database.write() as connection:
-            writes.write_totals(connection, run_id, writes.Totals(totals.points, totals.rows, totals.last_step, duplicates, values))
+            writes.write_totals(connection, run_id, totals)
         took_s = time.monotonic() - started
         self._totals_due_at[run_id] = time.monotonic() + max(ROWS_DELAY_S, took_s * TOTALS_SHARE)
         if len(self._totals_due_at) > 2 * RECENT_WRITERS:
             self._totals_due_at = {key: at for key, at in self._totals_due_at.items() if at > started}
         return True
+
+    def _read_totals(self, run_id: bytes) -> writes.Totals:
+        totals = self._store.totals(run_id)
+        values = last_summary(self._store.metrics(run_id))
+        duplicates = sum(state.duplicates for state in self._store.writers(run_id))
+        return writes.Totals(totals.points, totals.rows, totals.last_step, duplicates, values)
 
     def _is_known(self, connection: Connection, run_id: bytes) -> bool:
         if run_id not in self._names:
