@@ -106,7 +106,7 @@ def _kinds() -> list[Part]:
     parts = [_part(writer.open_frame(**opening), writer, kind="open", seq=1, documents=[("open", opening)])]
 
     rows: list[Row] = [(7, {"loss": 0.5, "n": 1}), (7, {"loss": math.nan}), (9, {"text": "\U0001f680 \u00e9", "n": 2, "h": HISTOGRAMS[0]})]
-    changes = {"updates": {"lr": 1e-3, "new": [True]}, "removed": ["deep"]}
+    changes: dict[str, Any] = {"updates": {"lr": 1e-3, "new": [True]}, "removed": ["deep"]}
     frame = writer.data(rows, config=changes["updates"], removed=changes["removed"], meta={"name": "n", "notes": "", "tags": []})
     documents = [("config", changes), ("meta", {"name": "n", "notes": "", "tags": []})]
     parts.append(_part(frame, writer, kind="data", flags=4, seq=1, record_count=5, rows=rows, documents=documents))
@@ -114,12 +114,10 @@ def _kinds() -> list[Part]:
     summary = {"best": 0.125, "nested": {"a": {"b": 2**53 + 1}}}
     frame = writer.data(summary=summary)
     parts.append(
-        _part(
-            frame, writer, kind="data", flags=4, seq=2, record_count=1, documents=[("summary", {"updates": summary, "removed": []})]
-        )
+        _part(frame, writer, kind="data", flags=4, seq=2, record_count=1, documents=[("summary", {"updates": summary, "removed": []})])
     )
 
-    gap = {"reason": "dropped", "rows": 12, "points": 34, "bytes": 56, "detail": "the ring was full"}
+    gap: dict[str, Any] = {"reason": "dropped", "rows": 12, "points": 34, "bytes": 56, "detail": "the ring was full"}
     frame = writer.gap(count=3, **gap)
     parts.append(_part(frame, writer, kind="gap", seq=3, record_count=3, documents=[("gap", gap)]))
 

@@ -9,6 +9,7 @@ Strict: whatever the page does not allow raises `FormatError`. What it tells rea
 
 from __future__ import annotations
 
+import itertools
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -189,10 +190,8 @@ class Histogram:
 
 def _rows(block: list[Any]) -> list[Row]:
     _, count, steps, times, columns = block[:5]
-    rows: list[Row] = [
-        (step, time_us, []) for step, time_us in zip(_coded(steps, count), _coded(times, count), strict=True)
-    ]
-    if any(later[0] < earlier[0] for earlier, later in zip(rows, rows[1:], strict=False)):
+    rows: list[Row] = [(step, time_us, []) for step, time_us in zip(_coded(steps, count), _coded(times, count), strict=True)]
+    if any(later[0] < earlier[0] for earlier, later in itertools.pairwise(rows)):
         raise FormatError("steps go back")
     for name, kind, presence, data in (column[:4] for column in columns):
         present = range(count) if presence is None else [row for row in range(count) if presence[row // 8] >> row % 8 & 1]

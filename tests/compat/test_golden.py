@@ -32,7 +32,7 @@ def native_rows(frame: bytes) -> list[list[Any]]:
     """Rows as the Rust decoder has them, in the shape of `expected.json`."""
     rows: list[list[Any]] = []
     for steps, times_us, columns in _native.decode_rows(frame):
-        block = [[step, time_us, {}] for step, time_us in zip(steps, times_us, strict=True)]
+        block: list[list[Any]] = [[step, time_us, {}] for step, time_us in zip(steps, times_us, strict=True)]
         for name, kind, presence, values in columns:
             present = block if presence is None else [row for row, has in zip(block, presence, strict=True) if has]
             for row, value in zip(present, values, strict=True):
@@ -59,7 +59,9 @@ def test_the_independent_reader_reads_what_was_put_in(name: str) -> None:
             "seq": frame.seq,
             "record_count": frame.record_count,
             "rows": [[step, time_us, {cell: [kind, exact(value)] for cell, kind, value in cells}] for step, time_us, cells in frame.rows()],
-            "documents": [[document, exact(value)] for document, value in frame.documents()] if "rows" in frame.kind_name or frame.kind < 5 else [],
+            "documents": [[document, exact(value)] for document, value in frame.documents()]
+            if "rows" in frame.kind_name or frame.kind < 5
+            else [],
         }
         for frame in frames_of((V1 / name).read_bytes())
     ]
@@ -91,7 +93,11 @@ def test_frames_of_the_real_writer_are_read_by_both() -> None:
     expected = [row for part in EXPECTED["written.rfj"] for row in part["rows"]]
 
     independent = [read_frame(frame)[0] for frame in frames]
-    rows = [[step, time_us, {cell: [kind, exact(value)] for cell, kind, value in cells}] for frame in independent for step, time_us, cells in frame.rows()]
+    rows = [
+        [step, time_us, {cell: [kind, exact(value)] for cell, kind, value in cells}]
+        for frame in independent
+        for step, time_us, cells in frame.rows()
+    ]
 
     assert rows == expected
     assert [row for frame, found in zip(frames, independent, strict=True) if found.kind == 1 for row in native_rows(frame)] == expected

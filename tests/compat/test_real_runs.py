@@ -63,6 +63,8 @@ def test_the_journal_of_any_run_holds_what_was_logged_bit_for_bit(made: list[tup
 
     for raw, frame in zip(split(data), frames_of(data), strict=True):
         if frame.kind_name == "data":
-            independent = [[step, time_us, {name: [kind, exact(value)] for name, kind, value in cells}] for step, time_us, cells in frame.rows()]
+            independent = [
+                [step, time_us, {name: [kind, exact(value)] for name, kind, value in cells}] for step, time_us, cells in frame.rows()
+            ]
             assert native_rows(raw) == independent
         assert exact([list(document) for document in _native.documents(raw)]) == exact([list(document) for document in frame.documents()])

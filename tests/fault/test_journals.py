@@ -54,7 +54,7 @@ def test_one_journal_sent_by_three_programs_at_once_is_stored_once(server: Runni
     journal = offline_run(tmp_path, "thrice")
 
     syncs = [
-        subprocess.Popen(  # noqa: S603 - our own program
+        subprocess.Popen(
             [sys.executable, "-m", "runferry.cli", "sync", str(journal)],
             env=client_environment(tmp_path, base_url=server.url),
             cwd=tmp_path,
@@ -114,7 +114,7 @@ def test_flipped_bits_cost_exactly_the_frames_they_hit(server: RunningServer, tm
     gaps = stored.gaps(server.url, "local/journals/flipped")
     assert sum(gap["count"] for gap in gaps) == 3
     assert {gap["reason"] for gap in gaps} == {"corrupt"}
-    assert stored.run(server.url, "local/journals/flipped").state == "finished"
+    stored.wait_for_state(server.url, "local/journals/flipped", "finished")
 
 
 @pytest.mark.timeout(120)
@@ -135,7 +135,7 @@ def test_other_damage_costs_no_whole_frame(server: RunningServer, tmp_path: Path
     elif damage == "hint is garbage":
         (journal / "ACK").write_bytes(random.Random(1).randbytes(64))
     else:
-        segment.rename(journal / "seg-0000000000004711.rfj")
+        segment.rename(journal / "seg-00000000000000004711.rfj")
 
     synced = command(tmp_path, "sync", str(journal), base_url=server.url)
 
@@ -203,7 +203,7 @@ def test_a_killed_trainer_is_adopted_while_its_forked_child_lives(server: Runnin
 
             Path(f"/proc/{child}").stat()  # it lives
         finally:
-            subprocess.run(["kill", "-9", str(child)], check=True, timeout=10)  # noqa: S603, S607 - the child the trainer forked
+            subprocess.run(["kill", "-9", str(child)], check=True, timeout=10)  # noqa: S607 - the child the trainer forked
         rest = trainer.process.stdout.read().splitlines() if trainer.process.stdout else []
     returned = max([3_000, *(int(line.removeprefix("logged ")) for line in rest if line.startswith("logged "))])
     assert synced.returncode == 0, synced.stdout + synced.stderr
@@ -227,7 +227,7 @@ input()
         trainer.kill()
 
         adopters = [
-            subprocess.Popen(  # noqa: S603 - our own program
+            subprocess.Popen(
                 [sys.executable, "-m", "runferry.cli", "sync", str(tmp_path / "runferry")],
                 env=client_environment(tmp_path, base_url=server.url),
                 cwd=tmp_path,

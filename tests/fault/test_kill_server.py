@@ -25,7 +25,8 @@ from tests.support.servers import RunningServer
 from tests.support.trainers import END_TIMEOUT_S, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from runferry._run import Run
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.fault
 def slow_commits(pid: int) -> Iterator[None]:
     """Each fdatasync of the server has reached the disk `COMMIT_DELAY_US` before the server learns of it."""
     inject = f"inject=fdatasync:delay_exit={COMMIT_DELAY_US}"
-    tracer = subprocess.Popen(  # noqa: S603 - a fixed command
+    tracer = subprocess.Popen(
         ["strace", "-f", "-p", str(pid), "-e", "trace=fdatasync", "-e", inject],  # noqa: S607 - where the system has it
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -75,50 +76,67 @@ def committed_next_seq(data: Path, copy: Path, run: Run) -> int:
     return found
 
 
+class Training:
+    """A run, and how many rows it has logged: `n` from 0 on."""
+
+    def __init__(self, run_id: str, folder: Path, port: int) -> None:
+        self.run = runferry.init(project="killed", id=run_id, dir=folder, settings={"base_url": f"http://127.0.0.1:{port}", "silent": True})
+        self.logged = 0
+
+    def go_on(self, for_s: float) -> None:
+        """Log bursts of rows for so long."""
+        until = time.monotonic() + for_s
+        while time.monotonic() < until:
+            for _ in range(ROWS_A_BURST):
+                self.run.log({"n": self.logged, "x": 1 / (self.logged + 1)})
+                self.logged += 1
+            time.sleep(0.001)  # a training does something between its calls
+
+    @property
+    def acked(self) -> int:
+        """Frames that the server said are durable."""
+        return self.run.status().acked_frames
+
+
 @pytest.mark.timeout(120 + 20 * KILLS)
 @pytest.mark.parametrize("commits", [ordinary_commits, slow_commits], ids=["at any instant", "between commit and ack"])
-def test_rows_are_stored_exactly_once_when_the_server_is_killed(tmp_path: Path, commits: object) -> None:
+def test_rows_are_stored_exactly_once_when_the_server_is_killed(
+    tmp_path: Path, commits: Callable[[int], AbstractContextManager[None]]
+) -> None:
     if commits is slow_commits and shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     chance = random.Random(KILLS)
     data, port = tmp_path / "data", free_port()
-    settings = {"base_url": f"http://127.0.0.1:{port}", "silent": True}
-    unacked_commits = duplicates = 0
+    unacked = duplicates = 0
     for index in range(KILLS):
-        logged = 0
-
-        def burst(run: Run, until: float) -> None:
-            nonlocal logged
-            while time.monotonic() < until:
-                for _ in range(ROWS_A_BURST):
-                    run.log({"n": logged, "x": 1 / (logged + 1)})
-                    logged += 1
-                time.sleep(0.001)  # a training does something between its calls
-
         with RunningServer(data, port=port) as server:
-            run = runferry.init(project="killed", id=f"s{commits is slow_commits:d}{index}", dir=tmp_path, settings=settings)
-            burst(run, time.monotonic() + 0.2)
-            wait_until(lambda run=run: run.status().acked_frames > 0, "the first ack")
-            with commits(server.process.pid):  # type: ignore[operator]
-                burst(run, time.monotonic() + 0.2 + 0.2 * chance.random())
+            training = Training(f"k{index}", tmp_path, port)
+            training.go_on(0.2)
+            wait_until(lambda: training.acked > 0, "the first ack")  # noqa: B023 - called before the next round
+            with commits(server.process.pid):
+                training.go_on(0.2 + 0.2 * chance.random())
                 server.kill()
-            burst(run, time.monotonic() + 0.05)
-        acked = run.status().acked_frames
-        unacked_commits += max(0, committed_next_seq(data, tmp_path / "copy", run) - 1 - acked)
+        training.go_on(0.05)
+        unacked += max(0, committed_next_seq(data, tmp_path / "copy", training.run) - 1 - training.acked)
         with RunningServer(data, port=port) as server:
-            burst(run, time.monotonic() + 0.05)
-            run.finish()
-            status = run.status()
-            assert (status.dropped_rows, status.backlog_frames, status.connection) == (0, 0, "done")
-            expected = [(step, {"n": step, "x": exact(1 / (step + 1))}) for step in range(logged)]
-            assert stored.cells(server.url, run.path) == expected
-            found = stored.run(server.url, run.path)
-            assert (found.state, found.stored["gaps"], found.stored["rows"]) == ("finished", 0, logged)
-            assert found.stored["points"] == 2 * logged
-            duplicates += found.stored["duplicates"]
-    print(f"{KILLS} kills, {unacked_commits} frames committed and not acked, {duplicates} sent again in vain")  # noqa: T201 - the result
+            training.go_on(0.05)
+            duplicates += check_all_stored(server, training)
+    print(f"{KILLS} kills, {unacked} frames committed and not acked, {duplicates} sent again in vain")  # noqa: T201 - the result
     if commits is slow_commits:
-        assert unacked_commits > 0, "no kill fell between commit and ack"
+        assert unacked > 0, "no kill fell between commit and ack"
+
+
+def check_all_stored(server: RunningServer, training: Training) -> int:
+    """Finish the run and compare what is stored with what was logged; returns the duplicates the server has dropped."""
+    run, logged = training.run, training.logged
+    run.finish()
+    status = run.status()
+    assert (status.dropped_rows, status.backlog_frames, status.connection) == (0, 0, "done")
+    assert stored.cells(server.url, run.path) == [(step, {"n": step, "x": exact(1 / (step + 1))}) for step in range(logged)]
+    stored.wait_for_state(server.url, run.path, "finished")
+    found = stored.run(server.url, run.path).stored
+    assert (found["gaps"], found["rows"], found["points"]) == (0, logged, 2 * logged)
+    return int(found["duplicates"])
 
 
 @pytest.mark.timeout(180)
@@ -130,11 +148,10 @@ def test_a_server_that_restarts_cleanly_again_and_again_loses_and_repeats_nothin
         with RunningServer(data, port=port) as server:
             if run is None:
                 run = runferry.init(project="restarts", id="r", dir=tmp_path, settings={"base_url": server.url, "silent": True})
-            seen = run.status().acked_frames
             for _ in range(2_000):
                 run.log({"n": logged})
                 logged += 1
-            wait_until(lambda run=run, seen=seen: run.status().acked_frames > seen, "an ack of this server", 60)
+            assert run.flush(acked=True, timeout=60), run.status()
             assert server.stop() == 0
     assert run is not None
     with RunningServer(data, port=port) as server:

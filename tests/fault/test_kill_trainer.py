@@ -9,16 +9,17 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support import kills, stored
 from tests.support.exact import exact
-from tests.support.trainers import ROOT, Trainer, client_environment, command
+from tests.support.trainers import ROOT, client_environment, command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.servers import RunningServer
 
 KILLS = int(os.environ.get("RUNFERRY_KILLS", "100"))
@@ -53,7 +54,7 @@ def calls_in(cells: list[tuple[int, dict[str, Any]]]) -> int:
 
 @pytest.mark.timeout(60 + 2 * KILLS)
 def test_every_log_call_that_returned_survives_kill_9_exactly_once(server: RunningServer, tmp_path: Path) -> None:
-    killing = subprocess.run(  # noqa: S603 - our own program
+    killing = subprocess.run(
         [sys.executable, str(ROOT / "tests/support/kills.py"), str(KILLS), str(SEED), str(tmp_path)],
         env=client_environment(tmp_path, base_url=server.url),
         cwd=tmp_path,

@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
-
 from runferry.server._generated import ingest_pb2 as pb
 from runferry.server._generated import ingest_pb2_grpc as services
 

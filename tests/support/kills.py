@@ -84,8 +84,8 @@ def kill_one(index: int, chance: random.Random, folder: str) -> dict[str, Any]:
 def main() -> None:
     """All kills."""
     import runferry._convert  # noqa: PLC0415 - the warm start
-    import runferry._http
-    import runferry.data.histogram  # noqa: F401
+    import runferry._http  # noqa: PLC0415
+    import runferry.data.histogram  # noqa: F401, PLC0415
 
     kills, seed, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     chance = random.Random(seed)

@@ -38,7 +38,7 @@ class RunningServer:
         command = [sys.executable, "-m", "runferry.server", "--port", str(port), "--data", str(data), *arguments]
         self.log = data.parent / f"{data.name}.log"
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=server_environment(), cwd=cwd or data.parent)  # noqa: S603 - our own program
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=server_environment(), cwd=cwd or data.parent)
         line = self._first_line()
         found = READY.match(line)
         if found is None:

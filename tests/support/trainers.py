@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable
     from types import TracebackType
 
@@ -32,10 +32,11 @@ def client_environment(folder: Path, **settings: str) -> dict[str, str]:
 
 def train(code: str, folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; journals go to `folder`."""
-    return subprocess.run(  # noqa: S603 - our own program
+    return subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
         env=client_environment(folder, **settings),
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=COMMAND_TIMEOUT_S,
@@ -45,7 +46,7 @@ def train(code: str, folder: Path, **settings: str) -> subprocess.CompletedProce
 
 def command(folder: Path, *words: str, text_in: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
     """`runferry WORDS` to its end."""
-    return subprocess.run(  # noqa: S603 - our own program
+    return subprocess.run(
         [sys.executable, "-m", "runferry.cli", *words],
         cwd=folder,
         env=client_environment(folder, **settings),
@@ -64,7 +65,7 @@ class Trainer:
         """Start it; journals go to `folder`, its stderr to `trainer.err` there."""
         self.errors = folder / "trainer.err"
         with self.errors.open("ab") as errors:
-            self.process = subprocess.Popen(  # noqa: S603 - our own program
+            self.process = subprocess.Popen(
                 [sys.executable, "-u", "-c", code],
                 cwd=folder,
                 env=client_environment(folder, **settings),

@@ -22,8 +22,8 @@ use crate::shared::{Counters, Shared};
 use crate::source::JournalSource;
 use crate::thread;
 
-/// Attempts in a row without progress after which `sync` gives up: about a minute.
-const MOST_FAILURES: u32 = 8;
+/// Attempts in a row without progress after which `sync` gives up: a few seconds, half a minute where nothing answers.
+const MOST_FAILURES: u32 = 6;
 /// How often a follower looks for new journals, and whether a writer it follows still lives.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
