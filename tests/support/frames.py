@@ -112,7 +112,7 @@ class Marker:
     text: str
 
 
-def seal(
+def seal(  # noqa: PLR0913 - a header has as many fields
     kind: int,
     payload: object,
     *,
