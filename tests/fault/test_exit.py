@@ -85,7 +85,7 @@ def test_an_ending_that_runs_no_python_loses_nothing(
 def test_ctrl_c_during_finish_stops_the_waiting_and_keeps_the_journal(tmp_path: Path) -> None:
     code = (
         BEGIN.format(run_id="impatient")
-        + "print('finishing')\ntry:\n    run.finish(timeout=600)\nexcept KeyboardInterrupt:\n    sys.exit(130)\n"
+        + "try:\n    print('finishing')\n    run.finish(timeout=600)\nexcept KeyboardInterrupt:\n    sys.exit(130)\n"
     )
     with Trainer(code, tmp_path, base_url="http://127.0.0.1:9") as trainer:
         trainer.wait_for("finishing")

@@ -204,7 +204,7 @@ def test_a_killed_trainer_is_adopted_while_its_forked_child_lives(server: Runnin
             Path(f"/proc/{child}").stat()  # it lives
         finally:
             subprocess.run(["kill", "-9", str(child)], check=True, timeout=10)  # noqa: S607 - the child the trainer forked
-        rest = trainer.process.stdout.read().splitlines() if trainer.process.stdout else []
+        rest = trainer.ended()[1].splitlines()
     returned = max([3_000, *(int(line.removeprefix("logged ")) for line in rest if line.startswith("logged "))])
     assert synced.returncode == 0, synced.stdout + synced.stderr
     found = numbers(server, "forked")

@@ -72,8 +72,10 @@ class Trainer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                text=True,
+                bufsize=0,
             )
+        # Read by hand: what a text stream holds back is neither seen by a selector nor returned by `communicate`.
+        self._unread = b""
 
     def line(self) -> str:
         """The next line it prints; empty at its end.
@@ -84,9 +86,15 @@ class Trainer:
         assert self.process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
-            if not selector.select(LINE_TIMEOUT_S):
-                raise AssertionError(f"the trainer says nothing: {self.errors.read_text()}")
-        return self.process.stdout.readline().rstrip("\n")
+            while b"\n" not in self._unread:
+                if not selector.select(LINE_TIMEOUT_S):
+                    raise AssertionError(f"the trainer says nothing: {self.errors.read_text()}")
+                more = os.read(self.process.stdout.fileno(), 1 << 16)
+                if not more:
+                    break
+                self._unread += more
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line.decode()
 
     def wait_for(self, wanted: str) -> None:
         """Read lines until `wanted` comes."""
@@ -96,8 +104,7 @@ class Trainer:
     def tell(self, line: str) -> None:
         """A line on its standard input."""
         assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+        self.process.stdin.write(f"{line}\n".encode())
 
     def send(self, number: signal.Signals) -> None:
         """A signal."""
@@ -111,7 +118,8 @@ class Trainer:
     def ended(self) -> tuple[int, str]:
         """Wait for its end; exit code and the rest of what it printed."""
         rest, _ = self.process.communicate(timeout=END_TIMEOUT_S)
-        return self.process.returncode, rest
+        unread, self._unread = self._unread + rest, b""
+        return self.process.returncode, unread.decode()
 
     def __enter__(self) -> Trainer:  # noqa: PYI034 - `Self` is newer than Python 3.10
         """Use it for the length of a block."""

@@ -10,7 +10,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -33,6 +33,12 @@ const ONLINE_LINGER_MS: u64 = 100;
 const OFFLINE_LINGER_MS: u64 = 1_000;
 /// How long `finish` waits for a disk that hangs.
 const DISK_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait for an answer of the packer, whatever the caller allows.
+const LONGEST_QUESTION: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the threads get to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a full inbox, or a thread that is to end, is looked at.
+const INBOX_POLL: Duration = Duration::from_millis(2);
 /// How long the end of an acked stream may take.
 const BYE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -334,21 +340,40 @@ impl Writer {
         });
         let status = self.status();
         self.shared.stop_now();
-        self.inbox.send(Command::Stop).ok();
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        self.tell(Command::Stop, deadline);
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            // A panic was caught and counted inside.
-            thread.join().ok();
+        while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
+            std::thread::sleep(INBOX_POLL);
         }
-        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if threads.iter().any(|thread| !thread.is_finished()) {
+            // A disk that hangs has a thread of ours. It may still write, so the lock stays taken until the process is gone.
+            std::mem::forget(lock);
+        }
         status
+    }
+
+    /// Puts a command into the packer's inbox; false: the packer is gone, or its inbox stayed full.
+    fn tell(&self, mut command: Command, deadline: Instant) -> bool {
+        loop {
+            match self.inbox.try_send(command) {
+                Ok(()) => return true,
+                Err(TrySendError::Full(back)) if Instant::now() < deadline => command = back,
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return false,
+            }
+            std::thread::sleep(INBOX_POLL);
+        }
     }
 
     /// Puts a question to the packer; `None`: it is gone, or did not answer in time.
     fn ask<T>(&self, timeout: Duration, question: impl FnOnce(SyncSender<T>) -> Command) -> Option<T> {
         let (done, answer) = sync_channel(1);
-        self.inbox.send(question(done)).ok()?;
-        answer.recv_timeout(timeout).ok()
+        let deadline = Instant::now() + timeout.min(LONGEST_QUESTION);
+        if !self.tell(question(done), deadline) {
+            return None;
+        }
+        answer.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
 
     /// Where things stand.
