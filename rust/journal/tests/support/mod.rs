@@ -20,7 +20,7 @@ use rustix::io::Errno;
 pub(crate) const RUN: [u8; 16] = *b"the run's own id";
 pub(crate) const WRITER: u64 = 0xfeed_f00d;
 /// A journal directory as the layout names it.
-pub(crate) const DIR: &str = "/root/run/00000000feedf00d";
+pub(crate) const DIR: &str = "/journals/run/00000000feedf00d";
 pub(crate) const SECTOR: usize = 512;
 
 pub(crate) fn frame(kind: Kind, seq: u64, record_count: u32, payload: &[u8]) -> Vec<u8> {
