@@ -57,16 +57,16 @@ test-rust: | tools
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release -p runferry-ring --test loom
 
 test-unit: $(STAMPS)/dev
-	$(BIN)/python -m pytest -q tests/unit tests/compat
+	$(BIN)/python -m pytest -q -rs tests/unit tests/compat
 
 test-server: $(STAMPS)/dev
-	$(BIN)/python -m pytest -q tests/conformance tests/server
+	$(BIN)/python -m pytest -q -rs tests/conformance tests/server
 
 test-integration: $(STAMPS)/dev $(STAMPS)/web
-	$(BIN)/python -m pytest -q tests/integration
+	$(BIN)/python -m pytest -q -rs tests/integration
 
 test-fault: $(STAMPS)/dev
-	RUNFERRY_KILLS=$(KILLS) $(BIN)/python -m pytest -q tests/fault
+	RUNFERRY_KILLS=$(KILLS) $(BIN)/python -m pytest -q -rs tests/fault
 
 test-browser: $(STAMPS)/dev $(STAMPS)/web
 	$(BIN)/python -m pytest -q -rs tests/browser

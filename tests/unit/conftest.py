@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,9 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgpack
 import pytest
-import runferry
-from runferry import _current, _native, _term
+from runferry import _native
 from runferry.api.scan import frames_of, rows_of
+
+from tests.support.world import clean_world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,20 +24,7 @@ FRAME_KIND_OFFSET = 5
 DATA = 1
 
 
-@pytest.fixture(autouse=True)
-def clean_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Environment, working directory, settings file and printed lines of this test alone."""
-    for name in [name for name in os.environ if name.startswith(("RUNFERRY_", "WANDB_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("RUNFERRY_CONFIG_DIR", str(tmp_path / "config"))
-    monkeypatch.setenv("RUNFERRY_DISABLE_GIT", "1")
-    monkeypatch.chdir(tmp_path)
-    _term._told.clear()  # noqa: SLF001 - what "once in a process" means to a test
-    yield
-    for run in list(_current.live):
-        run.finish(quiet=True, timeout=0)
-    runferry.teardown()
-    _term.set_loudness(quiet=False, silent=False)
+__all__ = ["clean_world"]
 
 
 class Journals:
