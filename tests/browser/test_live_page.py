@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.servers import RunningServer
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="not run: Playwright is missing (pip install playwright)")
@@ -228,7 +229,8 @@ def test_a_page_opened_before_its_run_exists_shows_it_when_it_starts(page: Page,
 
 def test_the_page_recovers_by_itself_when_the_server_was_gone(page: Page, tmp_path: Path, train: Train, project: str) -> None:
     with ExitStack() as servers:
-        first = servers.enter_context(RunningServer(tmp_path / "data"))
+        port = free_port()
+        first = servers.enter_context(RunningServer(tmp_path / "data", port=port))
         with train(first, project=project) as training:
             training.log(loss=3.0)
             open_run(page, first, training)
@@ -238,7 +240,7 @@ def test_the_page_recovers_by_itself_when_the_server_was_gone(page: Page, tmp_pa
             first.kill()
             sync_api.expect(page.get_by_test_id("connection-lost")).to_be_visible()
             training.log(loss=2.0)
-            servers.enter_context(RunningServer(tmp_path / "data", port=int(first.url.rsplit(":", 1)[1])))
+            servers.enter_context(RunningServer(tmp_path / "data", port=port))
             training.log(loss=1.0)
 
             sync_api.expect(chart(page, "loss")).to_have_attribute("data-raw-points", "3", timeout=20_000)
