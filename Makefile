@@ -66,7 +66,7 @@ test-integration: $(STAMPS)/dev $(STAMPS)/web
 	$(BIN)/python -m pytest -q -rs tests/integration
 
 test-fault: $(STAMPS)/dev
-	RUNFERRY_KILLS=$(KILLS) $(BIN)/python -m pytest -q -rs tests/fault
+	RUNFERRY_EFFORT_KILLS=$(KILLS) $(BIN)/python -m pytest -q -rs tests/fault
 
 test-browser: $(STAMPS)/dev $(STAMPS)/web
 	$(BIN)/python -m pytest -q -rs tests/browser

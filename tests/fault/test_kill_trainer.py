@@ -1,6 +1,6 @@
 """kill -9 of training processes at random instants: every `log` call that had returned is stored exactly once, bit for bit.
 
-RUNFERRY_KILLS says how many (default 100), RUNFERRY_SEED which instants.
+RUNFERRY_EFFORT_KILLS says how many (default 100), RUNFERRY_SEED which instants.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support import kills, stored
+from tests.support.effort import effort
 from tests.support.exact import exact
 from tests.support.trainers import ROOT, client_environment, command
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.support.servers import RunningServer
 
-KILLS = int(os.environ.get("RUNFERRY_KILLS", "100"))
+KILLS = effort("kills", 100)
 SEED = int(os.environ.get("RUNFERRY_SEED", "1"))
 pytestmark = pytest.mark.fault
 

@@ -2,7 +2,7 @@
 //! in order, bit for bit. At most one more record may be there: the one whose push had not returned yet.
 //!
 //! The training process is this test binary started again, running only [`the_training_process`]. It reports each push that
-//! returned through a pipe (its standard input, so that no descriptor needs a number). `RUNFERRY_KILLS` sets how many die.
+//! returned through a pipe (its standard input, so that no descriptor needs a number). `RUNFERRY_EFFORT_KILLS` sets how many die.
 
 #![expect(clippy::disallowed_methods, reason = "how the two halves of the test, and its caller, speak to each other")]
 
@@ -27,7 +27,7 @@ const ENTRY_BYTES: usize = 1 << 14;
 const JOURNAL: &str = "journal";
 
 fn kills() -> u64 {
-    std::env::var("RUNFERRY_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+    std::env::var("RUNFERRY_EFFORT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
 }
 
 /// Record `n`: its number, then bytes that follow from it, of a length that follows from it.
