@@ -135,3 +135,20 @@ def test_the_data_folder_is_told_or_in_the_users_data_home() -> None:
     assert default_data_dir({"RUNFERRY_SERVER_DATA": "/x"}) == Path("/x")
     assert default_data_dir({"XDG_DATA_HOME": "/y"}) == Path("/y/runferry")
     assert default_data_dir({}) == Path.home() / ".local/share/runferry"
+
+
+@pytest.mark.parametrize(
+    ("advertised", "host", "port"), [(":9001", None, 9001), ("runs.example.org:443", "runs.example.org", 443), ("[::1]:7", "[::1]", 7)]
+)
+def test_writers_are_sent_where_the_server_is_told_that_they_reach_it(data: Path, advertised: str, host: str | None, port: int) -> None:
+    with RunningServer(data, "--advertise-write", advertised) as server:
+        door = httpx.get(f"{server.url}/api/v1/door").json()
+
+    assert (door["write_host"], door["write_port"]) == (host, port)
+
+
+@pytest.mark.parametrize("bad", ["9001", "host:", "host:0", "host:65536", "a b:1", "http://host:1", "::1:7", "host:x"])
+def test_an_advertised_address_that_is_none_is_refused_in_words(tmp_path: Path, bad: str) -> None:
+    said = refused("--advertise-write", bad, cwd=tmp_path)
+
+    assert f"{bad!r} is not HOST:PORT" in said

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from runferry.server.adopt import default_folders
 from runferry.server.app import run_server
-from runferry.server.settings import DEFAULT_PORT, Settings, default_data_dir
+from runferry.server.settings import DEFAULT_PORT, Advertised, Settings, default_data_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +31,14 @@ def parser() -> argparse.ArgumentParser:
         type=_port,
         default=DEFAULT_PORT,
         help="port of HTTP; the write door takes the next one; 0: free ones (default: %(default)s)",
+    )
+    options.add_argument(
+        "--advertise-write",
+        type=_advertised,
+        default=None,
+        metavar="HOST:PORT",
+        help="where writers reach the write door if not at the host they asked and its own port: a load balancer, a mapped port "
+        "(:PORT keeps the host)",
     )
     options.add_argument(
         "--data",
@@ -68,9 +76,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             host=told.host,
             port=told.port,
             adopt=told.adopt if told.adopt is not None else default_folders(Path.cwd()),
+            advertised_write=told.advertise_write,
             insecure_no_auth=told.insecure_no_auth,
         )
     )
+
+
+def _advertised(text: str) -> Advertised:
+    try:
+        return Advertised.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _port(text: str) -> int:

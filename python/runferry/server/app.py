@@ -33,6 +33,7 @@ from runferry.server.ingest.door import Ingest, PortInUseError, WriteDoor
 from runferry.server.live import Hub
 from runferry.server.metadata.database import Database, NewerSchemaError
 from runferry.server.query import Query
+from runferry.server.settings import Advertised
 from runferry.server.store.protocol import StoreError
 from runferry.server.store.sqlite import SqliteStore
 
@@ -103,7 +104,8 @@ async def _open_doors(
             f"choose another with --port (the write door takes the one behind it)"
         ) from error
     threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="rf-read")
-    context = ReadContext(Query(database, store), store, hub, settings.limits, threads, _native.__version__, write_port)
+    advertised = settings.advertised_write or Advertised(None, write_port)
+    context = ReadContext(Query(database, store), store, hub, settings.limits, threads, _native.__version__, advertised)
     applier.start()
     base_url = f"http://{_shown_host(settings.host)}:{read_port}"
     http = _HttpServer(read_door(context, is_loopback=settings.is_loopback))

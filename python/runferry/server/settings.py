@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +41,28 @@ class Limits:
     """Series in one answer, at most."""
 
 
+class Advertised(NamedTuple):
+    """The write door as writers reach it: behind a load balancer, or a container's mapped ports."""
+
+    host: str | None
+    """None: the host that was asked."""
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Advertised:
+        """Reads `HOST:PORT`, `:PORT` or `[IPV6]:PORT`.
+
+        Raises:
+            ValueError: It is none of them.
+        """
+        host, colon, port = text.rpartition(":")
+        is_bracketed = host.startswith("[") and host.endswith("]")
+        has_good_host = is_bracketed or not set(host) & set("[]:/@ ")
+        if not colon or not has_good_host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 1 << 16:
+            raise ValueError(f"{text!r} is not HOST:PORT, :PORT or [IPV6]:PORT")
+        return cls(host or None, int(port))
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One server."""
@@ -49,6 +71,8 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     """Of the read door; the write door takes the next one. 0: any two free ports."""
+    advertised_write: Advertised | None = None
+    """Where writers are sent; None: to the host they asked, at the port that the write door has here."""
     adopt: Sequence[Path] = ()
     """Folders of local journals to follow."""
     insecure_no_auth: bool = False

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from runferry.server.live import Hub
     from runferry.server.query import Query
-    from runferry.server.settings import Limits
+    from runferry.server.settings import Advertised, Limits
     from runferry.server.store.protocol import Store
 
 _Answer = TypeVar("_Answer")
@@ -31,7 +31,8 @@ class ReadContext:
     threads: ThreadPoolExecutor
     """Every blocking call runs here, never on the event loop."""
     version: str
-    write_port: int
+    write: Advertised
+    """Where writers are sent."""
 
     async def call(self, call: Callable[..., _Answer], *arguments: object) -> _Answer:
         """Run a blocking call off the event loop."""

@@ -30,8 +30,8 @@ def run_routes(context: ReadContext) -> APIRouter:
             "service": "runferry",
             "version": context.version,
             "protocol": PROTOCOL,
-            "write_port": context.write_port,
-            "write_host": None,
+            "write_port": context.write.port,
+            "write_host": context.write.host,
             "tls": False,
             "storage_epoch": context.store.epoch.hex(),
         }
