@@ -24,7 +24,7 @@ use runferry_transport::door::Door;
 use runferry_transport::proto::Beat;
 use runferry_transport::retry::{Backoff, Pause};
 use runferry_transport::session::{Due, FrameSize, GapCause, Reaction, Resume, Session, Verdict};
-use runferry_transport::{RetryCause, TransportError};
+use runferry_transport::{RetryCause, Tcp, TransportError};
 use runferry_wire::Header;
 use runferry_wire::record::Dropped;
 
@@ -156,7 +156,7 @@ async fn connect(
 ) -> Result<Parted, TransportError> {
     let shared = &*sender.shared;
     let timeouts = Timeouts::default();
-    let door = Door::ask(&sender.base_url, timeouts.connect).await?;
+    let door = Door::ask(&Tcp, &sender.base_url, timeouts.connect).await?;
     let (first_available_seq, next_seq) = source.bounds();
     let request = OpenRequest {
         open_frame: source.open_frame(),
@@ -166,7 +166,7 @@ async fn connect(
         storage_epoch: shared.state().storage_epoch.clone(),
         replay: sender.is_replay,
     };
-    let opening = Connection::open(&door, request.clone(), sender.api_key.as_deref(), timeouts);
+    let opening = Connection::open(&Tcp, &door, request.clone(), sender.api_key.as_deref(), timeouts);
     let (mut connection, opened) = opening.await?;
     let now = clock::mono();
     backoff.opened(now);

@@ -22,13 +22,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tonic::codegen::Service;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Endpoint;
 use tonic::{Request, Streaming};
 
 use crate::answer::{self, Event, Opened};
+use crate::dial::{self, Dial};
 use crate::door::Door;
 use crate::error::{RetryCause, TransportError, chain};
 use crate::hostile;
@@ -104,15 +109,18 @@ impl Connection {
     /// # Errors
     /// Any [`TransportError`] but `NotRunferry`. `Retry` with `TimedOut` if a timeout passed.
     pub async fn open(
+        dial: &impl Dial,
         door: &Door,
         request: OpenRequest,
         api_key: Option<&str>,
         timeouts: Timeouts,
     ) -> Result<(Self, Opened), TransportError> {
         let authorization = api_key.map(authorization).transpose()?;
-        let endpoint = endpoint(door, timeouts)?;
+        let endpoint = endpoint(door)?;
 
-        let connecting = tokio::time::timeout(timeouts.connect, endpoint.connect());
+        let stream = dial.dial(door.lookup_name(), door.write_port, timeouts.connect).await;
+        let stream = stream.map_err(|error| dial::failed(&door.write_address(), &error))?;
+        let connecting = tokio::time::timeout(timeouts.connect, endpoint.connect_with_connector(Dialled(Some(stream))));
         let channel = match connecting.await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => {
@@ -321,6 +329,25 @@ impl Stream for Queue {
     }
 }
 
+/// A connection that is made, as the gRPC library asks for one. It is given out once: a stream that is lost is made anew by the
+/// caller, from the door on.
+struct Dialled<S>(Option<S>);
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Service<Uri> for Dialled<S> {
+    type Response = TokioIo<S>;
+    type Error = std::io::Error;
+    type Future = std::future::Ready<std::io::Result<TokioIo<S>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let stream = self.0.take().ok_or_else(|| std::io::ErrorKind::NotConnected.into());
+        std::future::ready(stream.map(TokioIo::new))
+    }
+}
+
 /// Frames that go in one message.
 struct Group {
     frames: Vec<Bytes>,
@@ -343,13 +370,11 @@ fn group(frames: Vec<Bytes>) -> Vec<Group> {
     groups
 }
 
-fn endpoint(door: &Door, timeouts: Timeouts) -> Result<Endpoint, TransportError> {
+fn endpoint(door: &Door) -> Result<Endpoint, TransportError> {
     let address = door.write_address();
     let endpoint = Endpoint::from_shared(address.clone())
         .map_err(|error| TransportError::BadAddress { address, reason: hostile::text(&chain(&error)) })?;
     Ok(endpoint
-        .connect_timeout(timeouts.connect)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(true)

@@ -14,9 +14,10 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::header::{ACCEPT, CONNECTION, HOST, LOCATION, RETRY_AFTER, USER_AGENT};
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connection::PROTOCOL;
+use crate::dial::{self, Dial};
 use crate::error::{RetryCause, TransportError, chain};
 use crate::hostile;
 
@@ -47,27 +48,23 @@ impl Door {
     /// - `NotRunferry`: something else answered.
     /// - `Incompatible`: Runferry answered, of another protocol.
     /// - `Retry`: nobody answered, or a server or proxy that says it cannot now.
-    pub async fn ask(address: &str, timeout: Duration) -> Result<Self, TransportError> {
+    pub async fn ask(dial: &impl Dial, address: &str, timeout: Duration) -> Result<Self, TransportError> {
         let target = Target::parse(address)?;
-        let too_late = |what: &str| {
-            let reason = format!("no {what} from {address} within {:.1} s", timeout.as_secs_f64());
-            TransportError::retry(RetryCause::TimedOut, reason)
-        };
-
-        let connecting = TcpStream::connect((target.lookup_name(), target.port));
-        let stream = match tokio::time::timeout(timeout, connecting).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                let reason = format!("{address}: {}", hostile::text(&chain(&error)));
-                return Err(TransportError::retry(RetryCause::Unreachable, reason));
-            }
-            Err(_elapsed) => return Err(too_late("connection")),
-        };
+        let connecting = dial.dial(target.lookup_name(), target.port, timeout).await;
+        let stream = connecting.map_err(|error| dial::failed(address, &error))?;
         match tokio::time::timeout(timeout, target.exchange(stream)).await {
             Ok(Ok((head, body))) => read_answer(&target, &head, &body),
             Ok(Err(error)) => Err(error),
-            Err(_elapsed) => Err(too_late("answer")),
+            Err(_elapsed) => {
+                let reason = format!("no answer from {address} within {:.1} s", timeout.as_secs_f64());
+                Err(TransportError::retry(RetryCause::TimedOut, reason))
+            }
         }
+    }
+
+    /// Its host as the resolver wants it.
+    pub(crate) fn lookup_name(&self) -> &str {
+        unbracketed(&self.write_host)
     }
 
     /// Address of the gRPC service.
@@ -117,7 +114,7 @@ impl Target {
 
     /// The host as the resolver wants it.
     fn lookup_name(&self) -> &str {
-        self.host.trim_start_matches('[').trim_end_matches(']')
+        unbracketed(&self.host)
     }
 
     fn not_runferry(&self, reason: impl Into<String>) -> TransportError {
@@ -125,7 +122,10 @@ impl Target {
     }
 
     /// One request and its whole answer.
-    async fn exchange(&self, stream: TcpStream) -> Result<(hyper::http::response::Parts, Bytes), TransportError> {
+    async fn exchange(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<(hyper::http::response::Parts, Bytes), TransportError> {
         let request = Request::get(format!("{}{DOOR_PATH}", self.prefix))
             .header(HOST, format!("{}:{}", self.host, self.port))
             .header(USER_AGENT, concat!("runferry/", env!("CARGO_PKG_VERSION")))
@@ -170,6 +170,10 @@ impl Target {
         // A port that closes without a word may be a server on its way up or down.
         TransportError::retry(RetryCause::Lost, format!("{}: {reason}", self.address))
     }
+}
+
+fn unbracketed(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// What the answer says. `head` and `body` may be anything.

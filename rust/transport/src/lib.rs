@@ -1,7 +1,7 @@
 //! One connection to one server: where it is, what may be sent, what the answers mean. No disk, no threads.
 //!
 //! The engine's thread `rf-send` owns everything here and drives it on its own single-threaded tokio runtime. What needs
-//! the network is async and small ([`door`], [`connection`]); what decides is plain code that is handed time and
+//! the network is async and small ([`dial`], [`door`], [`connection`]); what decides is plain code that is handed time and
 //! randomness, so its tests neither wait nor mock ([`session`], [`window`], [`retry`], [`error`]).
 //!
 //! # Order of a connection
@@ -17,6 +17,7 @@
 
 pub mod answer;
 pub mod connection;
+pub mod dial;
 pub mod door;
 pub mod error;
 mod hostile;
@@ -27,6 +28,7 @@ pub mod window;
 
 pub use answer::{Durability, Event, Opened};
 pub use connection::{Connection, OpenRequest, Timeouts};
+pub use dial::{Dial, Tcp};
 pub use door::Door;
 pub use error::{RetryCause, TransportError};
 pub use proto::Beat;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runferry_transport::{Door, RetryCause, TransportError};
+use runferry_transport::{Door, RetryCause, Tcp, TransportError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -50,7 +50,7 @@ fn http(body: &str) -> Vec<u8> {
 
 async fn ask(script: Script, timeout: Duration) -> Result<Door, TransportError> {
     let (port, _requests) = serve(script).await;
-    Door::ask(&format!("http://127.0.0.1:{port}"), timeout).await
+    Door::ask(&Tcp, &format!("http://127.0.0.1:{port}"), timeout).await
 }
 
 fn retry_cause(result: &Result<Door, TransportError>) -> Option<RetryCause> {
@@ -64,7 +64,7 @@ fn retry_cause(result: &Result<Door, TransportError>) -> Option<RetryCause> {
 async fn the_door_is_asked_below_the_prefix_and_without_a_key() {
     let (port, mut requests) = serve(Script::Say(http(ANSWER))).await;
 
-    let door = Door::ask(&format!("http://localhost:{port}/team/"), PATIENCE).await.expect("a door");
+    let door = Door::ask(&Tcp, &format!("http://localhost:{port}/team/"), PATIENCE).await.expect("a door");
 
     assert_eq!(door.write_address(), "http://localhost:7071");
     assert_eq!((door.version.as_str(), door.storage_epoch.as_str()), ("0.1.0", "0a0b"));
@@ -135,8 +135,8 @@ async fn a_closed_port_and_an_unknown_name_are_unreachable() {
     let port = listener.local_addr().expect("an address").port();
     drop(listener);
 
-    let closed = Door::ask(&format!("http://127.0.0.1:{port}"), PATIENCE).await;
-    let unknown = Door::ask("http://nowhere.invalid:7070", PATIENCE).await;
+    let closed = Door::ask(&Tcp, &format!("http://127.0.0.1:{port}"), PATIENCE).await;
+    let unknown = Door::ask(&Tcp, "http://nowhere.invalid:7070", PATIENCE).await;
 
     assert_eq!(retry_cause(&closed), Some(RetryCause::Unreachable), "{closed:?}");
     // A resolver that is itself out of reach may take its time instead of answering.
@@ -146,7 +146,7 @@ async fn a_closed_port_and_an_unknown_name_are_unreachable() {
 
 #[tokio::test]
 async fn https_is_refused_in_words() {
-    let error = Door::ask("https://127.0.0.1:7070", PATIENCE).await.expect_err("no TLS");
+    let error = Door::ask(&Tcp, "https://127.0.0.1:7070", PATIENCE).await.expect_err("no TLS");
 
     assert!(error.to_string().contains("https needs TLS, which this version does not speak"), "{error}");
     assert!(!error.is_retryable());

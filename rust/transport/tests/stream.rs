@@ -12,8 +12,8 @@ use runferry_transport::proto::reject::Code;
 use runferry_transport::proto::server_message::Kind as Said;
 use runferry_transport::proto::{Beat, Bye, Credit, Drain, Notice, Reject, Rewind, Throttle};
 use runferry_transport::{
-    Connection, Durability, Event, FrameSize, OpenRequest, Opened, Reaction, Resume, RetryCause, Session, Timeouts,
-    TransportError, Verdict,
+    Connection, Durability, Event, FrameSize, OpenRequest, Opened, Reaction, Resume, RetryCause, Session, Tcp,
+    Timeouts, TransportError, Verdict,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -42,7 +42,7 @@ async fn connect(server: &mut FakeServer, credit_bytes: u64) -> (Connection, Ope
         stream.accept(1, credit_bytes).await;
         stream
     };
-    let opening = Connection::open(&door, request(), None, Timeouts::default());
+    let opening = Connection::open(&Tcp, &door, request(), None, Timeouts::default());
     let (opened, stream) = tokio::join!(opening, accepting);
     let (connection, opened) = opened.expect("an open stream");
     (connection, opened, stream)
@@ -58,7 +58,7 @@ async fn refused_by(script: impl AsyncFnOnce(&mut fake_server::FakeStream)) -> T
         script(&mut stream).await;
         stream
     };
-    let opening = Connection::open(&door, request(), None, Timeouts::default());
+    let opening = Connection::open(&Tcp, &door, request(), None, Timeouts::default());
     let (opened, _stream) = tokio::join!(opening, answering);
     opened.expect_err("it was refused")
 }
@@ -84,7 +84,7 @@ async fn open_carries_everything_and_brings_the_answer() {
         (open, stream.authorization.clone(), stream)
     };
 
-    let opening = Connection::open(&door, request(), Some("key-1"), Timeouts::default());
+    let opening = Connection::open(&Tcp, &door, request(), Some("key-1"), Timeouts::default());
     let (opened, (open, authorization, _stream)) = tokio::join!(opening, serving);
 
     let (_connection, opened) = opened.expect("an open stream");
@@ -117,7 +117,7 @@ async fn without_a_key_none_is_sent() {
 
 #[tokio::test]
 async fn a_key_that_cannot_be_sent_pauses_without_showing_it() {
-    let error = Connection::open(&door(1), request(), Some("secret\n"), SHORT).await.expect_err("no header");
+    let error = Connection::open(&Tcp, &door(1), request(), Some("secret\n"), SHORT).await.expect_err("no header");
 
     assert!(matches!(&error, TransportError::PauseAuth { .. }));
     assert!(!format!("{error} {error:?}").contains("secret"));
@@ -416,7 +416,7 @@ async fn a_closed_port_is_unreachable() {
     let port = listener.local_addr().expect("an address").port();
     drop(listener);
 
-    let error = Connection::open(&door(port), request(), None, Timeouts::default()).await.expect_err("closed");
+    let error = Connection::open(&Tcp, &door(port), request(), None, Timeouts::default()).await.expect_err("closed");
 
     assert_eq!(retry_cause(&error), Some(RetryCause::Unreachable), "{error:?}");
 }
@@ -426,7 +426,7 @@ async fn a_name_that_does_not_resolve_is_unreachable() {
     let mut nowhere = door(1);
     nowhere.write_host = "nowhere.invalid".into();
 
-    let error = Connection::open(&nowhere, request(), None, Timeouts::default()).await.expect_err("no such name");
+    let error = Connection::open(&Tcp, &nowhere, request(), None, Timeouts::default()).await.expect_err("no such name");
 
     // A resolver that is itself out of reach may take its time instead of answering.
     let cause = retry_cause(&error);
@@ -451,7 +451,8 @@ async fn garbage_is_a_lost_connection() {
         })
         .await;
 
-        let error = Connection::open(&door(port), request(), None, Timeouts::default()).await.expect_err("garbage");
+        let error =
+            Connection::open(&Tcp, &door(port), request(), None, Timeouts::default()).await.expect_err("garbage");
 
         assert_eq!(retry_cause(&error), Some(RetryCause::Lost), "{error:?}");
     }
@@ -465,7 +466,7 @@ async fn silence_after_accept_is_given_up() {
     })
     .await;
 
-    let error = Connection::open(&door(port), request(), None, SHORT).await.expect_err("silence");
+    let error = Connection::open(&Tcp, &door(port), request(), None, SHORT).await.expect_err("silence");
 
     assert_eq!(retry_cause(&error), Some(RetryCause::TimedOut), "{error:?}");
 }
@@ -475,7 +476,7 @@ async fn silence_after_open_is_given_up() {
     let mut server = FakeServer::start().await;
     let door = server.door();
 
-    let opening = Connection::open(&door, request(), None, SHORT);
+    let opening = Connection::open(&Tcp, &door, request(), None, SHORT);
     let (opened, _stream) = tokio::join!(opening, server.next_stream());
 
     assert_eq!(retry_cause(&opened.expect_err("silence")), Some(RetryCause::TimedOut));
@@ -521,7 +522,7 @@ async fn a_cut_after_any_byte_is_survived() {
         let port = raw_server(move |client| cut_after(client, server_port, cut_after_bytes)).await;
 
         let talking = async {
-            let (mut connection, _) = Connection::open(&door(port), request(), None, Timeouts::default()).await?;
+            let (mut connection, _) = Connection::open(&Tcp, &door(port), request(), None, Timeouts::default()).await?;
             while connection.incoming.next_event().await? != Event::Closed {}
             Ok(())
         };
