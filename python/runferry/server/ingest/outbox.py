@@ -1,7 +1,8 @@
 """What a stream still has to say, and the task that says it.
 
 Acks and credit are cumulative, so only the newest is kept: a slow reader costs no memory. Everything else is rare and queued.
-The order is: what was queued, then the ack, then the credit; so an ack never overtakes the rewind it follows.
+The order is: what was queued, then the ack, then the credit; so an ack never overtakes the rewind it follows. What was
+received behind the place a writer rewinds to is not received any more: the ack behind a rewind says so.
 """
 
 from __future__ import annotations
@@ -44,8 +45,17 @@ class Outbox:
         self._queued.append(message)
         self._wake()
 
+    def rewind(self, next_seq: int, reason: str) -> None:
+        """Send the writer back to `next_seq`.
+
+        Raises:
+            BufferError: As `put`.
+        """
+        self._received = max(self._durable, min(self._received, next_seq))
+        self.put(pb.ServerMessage(rewind=pb.Rewind(next_seq=next_seq, reason=reason)))
+
     def ack(self, *, received: int, durable: int, is_forced: bool = False) -> None:
-        """Acknowledge; numbers never go back, and one that is no news is not sent unless forced."""
+        """Acknowledge; numbers go back by `rewind` only, and what is no news is not sent unless forced."""
         if received > self._received or durable > self._durable or is_forced:
             self._received = max(self._received, received, durable)
             self._durable = max(self._durable, durable)

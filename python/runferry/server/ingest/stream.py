@@ -136,6 +136,12 @@ class WriterStream:
         """A commit failed, with what effect is unknown."""
         if next_seq is None:
             self._end(reason)
+        elif next_seq < self._durable:
+            # Acks are final within a stream: the next one begins with what is left, and the writer refills the rest.
+            logger.error(
+                "writer %016x: the store has lost frames %d to %d, acked durable", self._opened.writer_id, next_seq, self._durable - 1
+            )
+            self._end(f"the store has lost frames {next_seq} to {self._durable - 1}: {reason}")
         else:
             self._go_back(next_seq, reason)
 
@@ -254,7 +260,10 @@ class WriterStream:
         self._reject(pb.Reject.FORBIDDEN, reason)
 
     def _put_rewind(self, next_seq: int, reason: str) -> None:
-        self._put(pb.ServerMessage(rewind=pb.Rewind(next_seq=next_seq, reason=reason)))
+        try:
+            self._outbox.rewind(next_seq, reason)
+        except BufferError as error:
+            self._end(str(error))
 
     def _reject(self, code: pb.Reject.Code, reason: str, seq: int = 0) -> None:
         logger.warning("rejected writer %016x: %s", self._opened.writer_id, reason)
