@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use runferry_journal::{Journal, JournalError, JournalOptions, Lock, LockError, LockInfo, RealDisk, Scan, scan};
+use runferry_journal::{Disk, Journal, JournalError, JournalOptions, Lock, LockError, LockInfo, RealDisk, Scan, scan};
 use runferry_ring::{Orphan, RingError};
 use runferry_wire::record::SPOOLED;
 use runferry_wire::{Block, Doc, Frame, Kind, block, flags, payload};
@@ -111,7 +111,14 @@ pub fn adopt(dir: &Path) -> Result<Adopted, AdoptError> {
         if (ring.run_id, ring.writer_id) != (adopted.identity.run_id, adopted.identity.writer_id) {
             continue;
         }
-        let (rows, heir) = pack_orphan(dir, &adopted, orphan)?;
+        let left = Left {
+            disk: Arc::new(RealDisk),
+            dir,
+            scan: &adopted.scan,
+            identity: adopted.identity,
+            open: &adopted.open,
+        };
+        let (rows, heir) = left.pack_orphan(orphan, Writer::new_writer_id)?;
         adopted.recovered_rows += rows;
         adopted.heir = heir.or(adopted.heir);
         adopted.scan = scan::scan(&RealDisk, dir)?;
@@ -143,88 +150,103 @@ pub fn lock_only(dir: &Path) -> Result<Adopted, AdoptError> {
     Ok(Adopted { lock, scan, identity, open, open_frame, recovered_rows: 0, heir: None })
 }
 
-/// Packs what the ring holds beyond the journal, and removes the ring. Returns the rows, and the heir's folder if there is one.
-fn pack_orphan(dir: &Path, adopted: &Adopted, mut orphan: Orphan) -> Result<(u64, Option<PathBuf>), AdoptError> {
-    let mut next_seq = adopted.scan.next_seq;
-    let (mut from, mut cut, mut needs_heir) = (orphan.head(), None, false);
-    if let Some(intent) = orphan.intent() {
-        if intent.seq < next_seq {
-            from = from.max(intent.end);
-        } else if intent.seq == next_seq && intent.end > from {
-            cut = Some(intent.end);
-        } else {
-            needs_heir = true;
-        }
-    }
-    let mut identity = adopted.identity;
-    if needs_heir {
-        identity.writer_id = Writer::new_writer_id();
-        next_seq = 1;
-    }
+/// What a dead process left on the disk. The caller holds its lock.
+pub(crate) struct Left<'a> {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: &'a Path,
+    pub(crate) scan: &'a Scan,
+    pub(crate) identity: Identity,
+    pub(crate) open: &'a Doc,
+}
 
-    let mut batch = Batch::default();
-    let mut packed = Vec::new();
-    let mut spooled = Vec::new();
-    for entry in orphan.entries().filter(|entry| entry.end > from) {
-        let names = OrphanNames(&orphan);
-        if entry.kind == SPOOLED
-            && let Ok((kind, payload, path)) = rowspool::read(entry.payload)
-        {
-            batch.push(kind, &payload, entry.end, &names, Duration::ZERO);
-            spooled.push(path);
-        } else {
-            batch.push(entry.kind, entry.payload, entry.end, &names, Duration::ZERO);
+impl Left<'_> {
+    /// Packs what the ring holds beyond the journal, and removes the ring. Returns the rows, and the heir's folder if there is one.
+    pub(crate) fn pack_orphan(
+        &self,
+        mut orphan: Orphan,
+        new_writer_id: impl FnOnce() -> u64,
+    ) -> Result<(u64, Option<PathBuf>), AdoptError> {
+        let mut next_seq = self.scan.next_seq;
+        let (mut from, mut cut, mut needs_heir) = (orphan.head(), None, false);
+        if let Some(intent) = orphan.intent() {
+            if intent.seq < next_seq {
+                from = from.max(intent.end);
+            } else if intent.seq == next_seq && intent.end > from {
+                cut = Some(intent.end);
+            } else {
+                needs_heir = true;
+            }
         }
-        if cut == Some(entry.end) {
-            batch.close();
+        let mut identity = self.identity;
+        if needs_heir {
+            identity.writer_id = new_writer_id();
+            next_seq = 1;
         }
+
+        let mut batch = Batch::default();
+        let mut packed = Vec::new();
+        let mut spooled = Vec::new();
+        for entry in orphan.entries().filter(|entry| entry.end > from) {
+            let names = OrphanNames(&orphan);
+            if entry.kind == SPOOLED
+                && let Ok((kind, payload, path)) = rowspool::read(entry.payload)
+            {
+                batch.push(kind, &payload, entry.end, &names, Duration::ZERO);
+                spooled.push(path);
+            } else {
+                batch.push(entry.kind, entry.payload, entry.end, &names, Duration::ZERO);
+            }
+            if cut == Some(entry.end) {
+                batch.close();
+            }
+            while let Some(frame) = batch.pack(identity, next_seq, flags::RECOVERED) {
+                next_seq = frame.next_seq;
+                packed.push(frame);
+            }
+        }
+        batch.close();
         while let Some(frame) = batch.pack(identity, next_seq, flags::RECOVERED) {
             next_seq = frame.next_seq;
             packed.push(frame);
         }
-    }
-    batch.close();
-    while let Some(frame) = batch.pack(identity, next_seq, flags::RECOVERED) {
-        next_seq = frame.next_seq;
-        packed.push(frame);
-    }
 
-    let mut heir = None;
-    if !packed.is_empty() {
-        let mut open = adopted.open.clone();
-        if needs_heir {
-            open.set("parent_writer", Doc::Int(adopted.identity.writer_id as i64));
-        }
-        let open_frame = move |seq| map_frame(identity, Kind::Open, seq, 0, 0, &open);
-        let (disk, options) = (Arc::new(RealDisk), JournalOptions::OFFLINE);
-        let mut journal = if needs_heir {
-            let heir_dir = dir.with_file_name(format!("{:016x}", identity.writer_id));
-            let journal = Journal::create(disk, &heir_dir, open_frame, 1, options)?;
-            heir = Some(heir_dir);
-            journal
-        } else {
-            Journal::resume(disk, dir, &adopted.scan, open_frame, adopted.scan.next_seq, options)?
-        };
-        for frame in &packed {
+        let mut heir = None;
+        if !packed.is_empty() {
+            let mut open = self.open.clone();
             if needs_heir {
-                // Killed here, the next adopter makes another heir: the same values at the same steps once more.
-                journal.append(&frame.frame)?;
-                continue;
+                open.set("parent_writer", Doc::Int(self.identity.writer_id as i64));
             }
-            orphan.set_intent(frame.seq, frame.end)?;
-            journal.append(&frame.frame)?;
-            orphan.release(frame.end)?;
+            let open_frame = move |seq| map_frame(identity, Kind::Open, seq, 0, 0, &open);
+            let (disk, options) = (Arc::clone(&self.disk), JournalOptions::OFFLINE);
+            let mut journal = if needs_heir {
+                let heir_dir = self.dir.with_file_name(format!("{:016x}", identity.writer_id));
+                let journal = Journal::create(disk, &heir_dir, open_frame, 1, options)?;
+                heir = Some(heir_dir);
+                journal
+            } else {
+                Journal::resume(disk, self.dir, self.scan, open_frame, self.scan.next_seq, options)?
+            };
+            for frame in &packed {
+                if needs_heir {
+                    // Killed here, the next adopter makes another heir: the same values at the same steps once more.
+                    journal.append(&frame.frame)?;
+                    continue;
+                }
+                orphan.set_intent(frame.seq, frame.end)?;
+                journal.append(&frame.frame)?;
+                orphan.release(frame.end)?;
+            }
+            if let Some(ticket) = journal.sync_ticket() {
+                ticket.sync()?;
+            }
         }
-        if let Some(ticket) = journal.sync_ticket() {
-            ticket.sync()?;
+        orphan.remove()?;
+        for path in spooled {
+            // Left behind it is only litter.
+            std::fs::remove_file(path).ok();
         }
+        Ok((packed.iter().map(|frame| frame.rows).sum(), heir))
     }
-    orphan.remove()?;
-    for path in spooled {
-        // Left behind it is only litter.
-        std::fs::remove_file(path).ok();
-    }
-    Ok((packed.iter().map(|frame| frame.rows).sum(), heir))
 }
 
 /// The highest step in the journals of a run below `root`, those of dead writers adopted first; `None`: no row there.
@@ -255,7 +277,7 @@ fn is_being_adopted(dir: &Path, holder: u32) -> bool {
 
 /// Steps never go back within a writer, so the last frame with rows has the highest.
 fn last_step_of(scan: &Scan) -> Option<i64> {
-    use runferry_journal::{Disk, Piece};
+    use runferry_journal::Piece;
     scan.pieces.iter().rev().find_map(|piece| {
         let Piece::Frame { segment, offset, header } = piece else { return None };
         if header.kind != Kind::Data {

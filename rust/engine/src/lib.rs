@@ -14,6 +14,8 @@ pub mod rowspool;
 mod send;
 mod shared;
 mod source;
+#[cfg(feature = "steps")]
+pub mod steps;
 mod sync_disk;
 mod thread;
 pub mod upload;

@@ -19,6 +19,7 @@
 //! second. Beyond that the ring fills, and callers drop with a count. Sending goes on all the while.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +33,7 @@ use runferry_wire::record::SPOOLED;
 use runferry_wire::{Doc, Kind, flags};
 
 use crate::batch::{Batch, Identity, Last, Names, Packed, map_frame};
-use crate::clock;
+use crate::clock::Clock;
 use crate::rowspool;
 use crate::shared::{Counters, Item, OUTBOX_BYTES, Shared};
 use crate::sync_disk::SyncJob;
@@ -86,6 +87,7 @@ pub(crate) struct Packer {
     pub(crate) fsync: Fsync,
     pub(crate) linger_ms: Arc<AtomicU64>,
     pub(crate) to_sync: SyncSender<SyncJob>,
+    pub(crate) clock: Clock,
 }
 
 struct InterimNames(RingNames);
@@ -104,7 +106,8 @@ struct Waiting {
     frame: Bytes,
 }
 
-struct Loop {
+/// The packer between two looks at its inbox.
+pub(crate) struct Loop {
     it: Packer,
     batch: Batch,
     names: InterimNames,
@@ -117,72 +120,101 @@ struct Loop {
     synced_next_seq: u64,
     acked_hint: u64,
     finished: Option<u64>,
+    /// How long to sleep in the inbox before the next turn.
+    wait: Duration,
 }
 
 /// The thread's body.
 pub(crate) fn run(packer: Packer, inbox: &Receiver<Command>) {
-    let names = InterimNames(packer.consumer.names());
-    let next_seq = packer.journal.next_seq();
-    let mut this = Loop {
-        it: packer,
-        batch: Batch::default(),
-        names,
-        waiting: VecDeque::new(),
-        next_seq,
-        spooled: VecDeque::new(),
-        last_housekeeping: clock::mono(),
-        last_sync: clock::mono(),
-        synced_next_seq: next_seq,
-        acked_hint: 0,
-        finished: None,
-    };
-    let mut wait = BUSY_POLL;
+    let mut this = Loop::new(packer);
     loop {
-        let told = inbox.recv_timeout(wait);
-        let entries = this.drain(ENTRIES_A_ROUND);
-        // A round that came back full has more to fetch; an idle ring is asked less and less often.
-        wait = match entries {
-            ENTRIES_A_ROUND => Duration::ZERO,
-            0 => (wait.max(BUSY_POLL) * 2).min(IDLE_POLL),
-            _ => BUSY_POLL,
+        let told = match inbox.recv_timeout(this.wait) {
+            Ok(command) => Some(command),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Command::Stop),
         };
-        if !this.batch.is_empty() {
-            wait = wait.min(BUSY_POLL * 4);
-        }
-        if this.batch.is_due(clock::mono(), this.linger()) {
-            this.batch.close();
-        }
-        this.write_ready();
-        this.release_acked();
-        this.keep_house();
-        match told {
-            Ok(Command::Wake) => wait = Duration::ZERO,
-            Ok(Command::Flush { durable, done }) => this.flush(durable, done),
-            // `.ok()`, here and below: a caller may have stopped waiting; that is its right.
-            Ok(Command::Finish { map, done }) => {
-                let result = this.finish(&map);
-                done.send(result).ok();
-            }
-            Ok(Command::LastValues { done }) => {
-                this.write_all();
-                let values = this.batch.last_values().iter().map(|(name, last)| (name.clone(), last.clone()));
-                done.send(values.collect()).ok();
-            }
-            Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => {}
+        if this.turn(told).is_break() {
+            break;
         }
     }
     this.end();
 }
 
 impl Loop {
+    pub(crate) fn new(packer: Packer) -> Self {
+        let names = InterimNames(packer.consumer.names());
+        let next_seq = packer.journal.next_seq();
+        let now = (packer.clock.mono)();
+        Self {
+            it: packer,
+            batch: Batch::default(),
+            names,
+            waiting: VecDeque::new(),
+            next_seq,
+            spooled: VecDeque::new(),
+            last_housekeeping: now,
+            last_sync: now,
+            synced_next_seq: next_seq,
+            acked_hint: 0,
+            finished: None,
+            wait: BUSY_POLL,
+        }
+    }
+
+    /// One round: what is in the ring, what is due, what was asked. Afterwards [`Loop::wait`] says how long there is nothing to do.
+    pub(crate) fn turn(&mut self, told: Option<Command>) -> ControlFlow<()> {
+        let entries = self.drain(ENTRIES_A_ROUND);
+        // A round that came back full has more to fetch; an idle ring is asked less and less often.
+        self.wait = match entries {
+            ENTRIES_A_ROUND => Duration::ZERO,
+            0 => (self.wait.max(BUSY_POLL) * 2).min(IDLE_POLL),
+            _ => BUSY_POLL,
+        };
+        if !self.batch.is_empty() {
+            self.wait = self.wait.min(BUSY_POLL * 4);
+        }
+        if self.batch.is_due(self.now(), self.linger()) {
+            self.batch.close();
+        }
+        self.write_ready();
+        self.release_acked();
+        self.keep_house();
+        match told {
+            Some(Command::Wake) => self.wait = Duration::ZERO,
+            Some(Command::Flush { durable, done }) => self.flush(durable, done),
+            // `.ok()`, here and below: a caller may have stopped waiting; that is its right.
+            Some(Command::Finish { map, done }) => {
+                let result = self.finish(&map);
+                done.send(result).ok();
+            }
+            Some(Command::LastValues { done }) => {
+                self.write_all();
+                let values = self.batch.last_values().iter().map(|(name, last)| (name.clone(), last.clone()));
+                done.send(values.collect()).ok();
+            }
+            Some(Command::Stop) => return ControlFlow::Break(()),
+            None => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// How long the inbox may be slept in before the next turn.
+    #[cfg(feature = "steps")]
+    pub(crate) fn wait(&self) -> Duration {
+        self.wait
+    }
+
+    fn now(&self) -> Duration {
+        (self.it.clock.mono)()
+    }
+
     fn linger(&self) -> Duration {
         Duration::from_millis(self.it.linger_ms.load(Ordering::Relaxed))
     }
 
     /// Takes at most `limit` entries out of the ring; how many.
     fn drain(&mut self, limit: usize) -> usize {
-        let now = clock::mono();
+        let now = self.now();
         let mut count = 0;
         while count < limit && self.waiting_bytes() < OUTBOX_BYTES {
             let mut taken = 0;
@@ -251,7 +283,7 @@ impl Loop {
             self.waiting.push_back(Waiting { seq, next_seq, end, frame: frame.clone() });
         }
         let Packed { seq, next_seq, .. } = packed;
-        self.it.shared.offer(Item { seq, next_seq, frame, is_journaled, packed_at: clock::mono() });
+        self.it.shared.offer(Item { seq, next_seq, frame, is_journaled, packed_at: self.now() });
         if is_journaled && self.it.fsync == Fsync::Always {
             self.request_sync(None);
         }
@@ -307,7 +339,7 @@ impl Loop {
     }
 
     fn keep_house(&mut self) {
-        let now = clock::mono();
+        let now = self.now();
         if now.saturating_sub(self.last_housekeeping) < HOUSEKEEPING {
             return;
         }
@@ -439,7 +471,7 @@ impl Loop {
         }
     }
 
-    fn finish(&mut self, map: &Doc) -> Result<u64, String> {
+    pub(crate) fn finish(&mut self, map: &Doc) -> Result<u64, String> {
         if let Some(seq) = self.finished {
             return Ok(seq);
         }
@@ -472,7 +504,7 @@ impl Loop {
         }
     }
 
-    fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.write_all();
         self.retry_waiting();
         self.trim();

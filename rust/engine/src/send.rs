@@ -24,12 +24,12 @@ use runferry_transport::door::Door;
 use runferry_transport::proto::Beat;
 use runferry_transport::retry::{Backoff, Pause};
 use runferry_transport::session::{Due, FrameSize, GapCause, Reaction, Resume, Session, Verdict};
-use runferry_transport::{RetryCause, Tcp, TransportError};
+use runferry_transport::{Dial, RetryCause, TransportError};
 use runferry_wire::Header;
 use runferry_wire::record::Dropped;
 
 use crate::batch::gap_frame;
-use crate::clock;
+use crate::clock::Clock;
 use crate::shared::{Connection as State, Counters, Shared};
 use crate::source::Source;
 
@@ -40,7 +40,9 @@ const BYE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a sender is made from.
 #[derive(Debug)]
-pub(crate) struct Sender {
+pub(crate) struct Sender<D> {
+    pub(crate) dial: D,
+    pub(crate) clock: Clock,
     pub(crate) base_url: String,
     pub(crate) api_key: Option<String>,
     pub(crate) client: String,
@@ -70,27 +72,34 @@ enum Parted {
 }
 
 /// The thread's body.
-pub(crate) fn run(sender: &Sender, source: impl Source) {
+pub(crate) fn run(sender: &Sender<impl Dial>, source: impl Source) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return sender.shared.set_error(format!("no network runtime: {error}")),
     };
-    runtime.block_on(serve(sender, source, None));
+    runtime.block_on(serve(sender, source, None, fastrand::Rng::new()));
 }
 
 /// Sends until the end. `most_failures`: give up after so many failed attempts in a row; `None`: never.
-pub(crate) async fn serve(sender: &Sender, mut source: impl Source, most_failures: Option<u32>) -> Ended {
+/// `random` spreads waits.
+pub(crate) async fn serve(
+    sender: &Sender<impl Dial>,
+    mut source: impl Source,
+    most_failures: Option<u32>,
+    mut random: fastrand::Rng,
+) -> Ended {
     let shared = &*sender.shared;
-    let mut session = Session::new(shared.state().durable_next_seq, fastrand::Rng::new());
+    let mut session = Session::new(shared.state().durable_next_seq, random.fork());
     let mut backoff = Backoff::new();
     let mut gaps = HashMap::new();
     let (mut failures, mut furthest) = (0, 0);
     loop {
         let parted = tokio::select! {
+            biased;
             () = stopped(shared) => Ok(Parted::Stopped),
             parted = connect(sender, &mut source, &mut session, &mut backoff, &mut gaps) => parted,
         };
-        let now = clock::mono();
+        let now = (sender.clock.mono)();
         let pause = match parted {
             Ok(Parted::Done) => {
                 shared.change(|state| state.connection = State::Done);
@@ -109,7 +118,7 @@ pub(crate) async fn serve(sender: &Sender, mut source: impl Source, most_failure
                     state.connection = state_of(&error);
                     state.last_error = error.to_string();
                 });
-                let pause = backoff.failed(&error, now, fastrand::f64());
+                let pause = backoff.failed(&error, now, random.f64());
                 // Attempts that brought something forward do not count.
                 failures = if session.durable_next_seq() > furthest { 1 } else { failures + 1 };
                 furthest = furthest.max(session.durable_next_seq());
@@ -123,6 +132,7 @@ pub(crate) async fn serve(sender: &Sender, mut source: impl Source, most_failure
             }
         };
         tokio::select! {
+            biased;
             () = stopped(shared) => return Ended::Stopped,
             () = tokio::time::sleep(pause) => {}
         }
@@ -148,7 +158,7 @@ fn state_of(error: &TransportError) -> State {
 
 /// One connection, from finding the door to its end.
 async fn connect(
-    sender: &Sender,
+    sender: &Sender<impl Dial>,
     source: &mut impl Source,
     session: &mut Session,
     backoff: &mut Backoff,
@@ -156,7 +166,7 @@ async fn connect(
 ) -> Result<Parted, TransportError> {
     let shared = &*sender.shared;
     let timeouts = Timeouts::default();
-    let door = Door::ask(&Tcp, &sender.base_url, timeouts.connect).await?;
+    let door = Door::ask(&sender.dial, &sender.base_url, timeouts.connect).await?;
     let (first_available_seq, next_seq) = source.bounds();
     let request = OpenRequest {
         open_frame: source.open_frame(),
@@ -166,9 +176,9 @@ async fn connect(
         storage_epoch: shared.state().storage_epoch.clone(),
         replay: sender.is_replay,
     };
-    let opening = Connection::open(&Tcp, &door, request.clone(), sender.api_key.as_deref(), timeouts);
+    let opening = Connection::open(&sender.dial, &door, request.clone(), sender.api_key.as_deref(), timeouts);
     let (mut connection, opened) = opening.await?;
-    let now = clock::mono();
+    let now = (sender.clock.mono)();
     backoff.opened(now);
     shared.change(|state| {
         state.connection = State::Connected;
@@ -197,7 +207,7 @@ async fn connect(
             part(&mut connection).await;
             return Ok(Parted::Done);
         }
-        let now = clock::mono();
+        let now = (sender.clock.mono)();
         let deadline = session.next_deadline(now).map_or(Duration::from_secs(60), |at| at.saturating_sub(now));
         tokio::select! {
             biased;
@@ -210,9 +220,9 @@ async fn connect(
             () = source.more() => {}
             () = tokio::time::sleep(deadline) => {}
         }
-        match session.due(clock::mono())? {
+        match session.due((sender.clock.mono)())? {
             Due::Nothing => {}
-            Due::Beat => connection.outgoing.send_beat(beat(shared))?,
+            Due::Beat => connection.outgoing.send_beat(beat(shared, sender.clock))?,
             Due::Reconnect => return Ok(Parted::Reconnect),
         }
     }
@@ -220,7 +230,7 @@ async fn connect(
 
 /// Hands over frames until there is none, or the session says no.
 async fn send_what_may_go(
-    sender: &Sender,
+    sender: &Sender<impl Dial>,
     source: &mut impl Source,
     session: &mut Session,
     gaps: &mut HashMap<u64, Bytes>,
@@ -237,7 +247,7 @@ async fn send_what_may_go(
         };
         let Some(frame) = frame else { break };
         let size = FrameSize::of(&frame).map_err(|error| local_trouble(&error.to_string()))?;
-        match session.offer(size, clock::mono()) {
+        match session.offer(size, (sender.clock.mono)()) {
             Verdict::Send => {
                 Counters::add(&counters.sent_frames, 1);
                 Counters::add(&counters.sent_bytes, size.bytes);
@@ -261,7 +271,7 @@ async fn send_what_may_go(
 /// Does what an event asks for; `Some`: the connection has ended.
 fn heed(
     event: Event,
-    sender: &Sender,
+    sender: &Sender<impl Dial>,
     source: &mut impl Source,
     session: &mut Session,
     gaps: &mut HashMap<u64, Bytes>,
@@ -271,7 +281,7 @@ fn heed(
         Event::Ack { received_next_seq, .. } => *received_next_seq,
         _ => 0,
     };
-    match session.told(event, clock::mono())? {
+    match session.told(event, (sender.clock.mono)())? {
         Reaction::Nothing => shared.acked(received, 0),
         Reaction::Durable { next_seq } => {
             gaps.retain(|seq, _| *seq >= next_seq);
@@ -353,10 +363,10 @@ fn local_trouble(reason: &str) -> TransportError {
     }
 }
 
-fn beat(shared: &Shared) -> Beat {
+fn beat(shared: &Shared, clock: Clock) -> Beat {
     let counters = &shared.counters;
     let state = shared.state();
-    let oldest = state.items.front().map_or(Duration::ZERO, |item| clock::mono().saturating_sub(item.packed_at));
+    let oldest = state.items.front().map_or(Duration::ZERO, |item| (clock.mono)().saturating_sub(item.packed_at));
     Beat {
         next_seq: state.next_seq,
         backlog_frames: state.next_seq.saturating_sub(state.durable_next_seq),
@@ -364,7 +374,7 @@ fn beat(shared: &Shared) -> Beat {
         lag_s: oldest.as_secs_f64(),
         dropped_rows: Counters::get(&counters.dropped_rows),
         retries: Counters::get(&counters.retries),
-        wall_us: clock::wall_us(),
+        wall_us: (clock.wall_us)(),
     }
 }
 

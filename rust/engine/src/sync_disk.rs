@@ -20,11 +20,14 @@ pub(crate) struct SyncJob {
 
 /// The thread's body.
 pub(crate) fn run(jobs: &Receiver<SyncJob>) {
-    for SyncJob { ticket, next_seq, done } in jobs {
-        let result = ticket.sync().map(|()| next_seq).map_err(|error| chain(&error));
-        if let Some(done) = done {
-            // Whoever asked may have stopped waiting.
-            done.send(result).ok();
-        }
+    jobs.iter().for_each(do_job);
+}
+
+pub(crate) fn do_job(job: SyncJob) {
+    let SyncJob { ticket, next_seq, done } = job;
+    let result = ticket.sync().map(|()| next_seq).map_err(|error| chain(&error));
+    if let Some(done) = done {
+        // Whoever asked may have stopped waiting.
+        done.send(result).ok();
     }
 }

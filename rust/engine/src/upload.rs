@@ -12,10 +12,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use runferry_journal::{RealDisk, ack, scan};
+use runferry_transport::Tcp;
 use runferry_wire::Doc;
 
 use crate::adopt::{AdoptError, Adopted, adopt, lock_only, read_open};
 use crate::batch::Identity;
+use crate::clock::Clock;
 use crate::pack::chain;
 use crate::send::{Ended, Sender, serve};
 use crate::shared::{Counters, Shared};
@@ -334,6 +336,8 @@ async fn send_journal(
     is_live: bool,
 ) -> Ended {
     let sender = Sender {
+        dial: Tcp,
+        clock: Clock::MACHINE,
         base_url: destination.base_url.clone(),
         api_key: destination.api_key.clone(),
         client: destination.client.clone(),
@@ -343,7 +347,7 @@ async fn send_journal(
     };
     let open_frame = journal.open_frame.clone().into();
     let source = JournalSource::new(Arc::new(RealDisk), dir, journal.identity, open_frame, journal.bounds, is_live);
-    serve(&sender, source, most_failures).await
+    serve(&sender, source, most_failures, fastrand::Rng::new()).await
 }
 
 /// Keeps sending what lies and what arrives in some folders, until it is dropped or stopped.

@@ -17,10 +17,12 @@ use std::time::{Duration, Instant};
 
 use runferry_journal::{Journal, JournalError, JournalOptions, Lock, LockError, LockInfo, RealDisk};
 use runferry_ring::{CreateError, Placement, Producer};
+use runferry_transport::Tcp;
 use runferry_wire::{Doc, Kind};
 use thiserror::Error;
 
 use crate::batch::{Identity, Last, map_frame};
+use crate::clock::Clock;
 use crate::machine;
 use crate::pack::{self, Command, Fsync, Packer};
 use crate::send::{self, Sender};
@@ -224,6 +226,7 @@ impl Writer {
             fsync: options.fsync,
             linger_ms: linger_ms.clone(),
             to_sync,
+            clock: Clock::MACHINE,
         };
         let mut threads = vec![
             thread::spawn("rf-sync", shared.clone(), move || sync_disk::run(&sync_jobs))?,
@@ -233,6 +236,8 @@ impl Writer {
             shared.change(|state| state.connection = Connection::Connecting);
             let open_frame = map_frame(options.identity, Kind::Open, 1, 0, 0, &options.open);
             let sender = Sender {
+                dial: Tcp,
+                clock: Clock::MACHINE,
                 base_url,
                 api_key: options.api_key,
                 client: options.client,
