@@ -229,7 +229,7 @@ def test_a_newer_schema_is_refused_by_name(directory: Path) -> None:
     connection.execute("PRAGMA user_version = 7")
     connection.close()
 
-    with pytest.raises(StoreError, match=r"schema version 7, this program knows 1"):
+    with pytest.raises(StoreError, match=r"schema version 7, this program knows 2"):
         SqliteStore(directory, merging=False)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from runferry.server.ingest import commit
 from runferry.server.ingest.commit import GroupCommitter, Submission
-from runferry.server.store.protocol import Appended, Batch, OutcomeUnknownError, Store, StoreError, StoreFullError
+from runferry.server.store.protocol import Appended, Batch, OutcomeUnknownError, Store, StoreBusyError, StoreError, StoreFullError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +23,16 @@ class FailingStore:
         self.failures = list(failures)
         self.next_seq = 1
         self.groups: list[int] = []
+        self.poison: Batch | None = None
+
+    def commit_groups(self, batches: Sequence[Batch]) -> list[list[int]]:
+        return [list(range(len(batches)))]
 
     def append(self, batches: Sequence[Batch]) -> list[Appended]:
         if self.failures:
             raise self.failures.pop(0)
+        if any(batch is self.poison for batch in batches):
+            raise OverflowError("Python int too large to convert to SQLite INTEGER")
         self.groups.append(len(batches))
         answers = []
         for batch in batches:
@@ -126,7 +132,67 @@ def test_frames_of_a_stream_that_has_gone_are_let_go_while_the_disk_is_full() ->
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize("failure", [OutcomeUnknownError("commit"), StoreError("locked"), RuntimeError("a bug")])
+@pytest.mark.fault(83)
+def test_while_somebody_else_holds_the_database_the_same_frames_are_tried_again() -> None:
+    async def scene() -> None:
+        store, stream = FailingStore(StoreBusyError("database is locked")), Listener()
+        commits = committer(store)
+        commits.submit(submission(stream, 1))
+        commits.submit(submission(stream, 2))
+
+        commits.start()
+        told = [await asyncio.wait_for(stream.told.get(), 5) for _ in range(3)]
+        commits.stop()
+
+        assert [kind for kind, *_ in told] == ["throttled", "settled", "settled"]
+        assert stream.generation == 0, "nobody had to go back"
+        assert store.groups == [2]
+
+    asyncio.run(scene())
+
+
+@pytest.mark.fault(88)
+def test_a_batch_that_cannot_be_stored_costs_its_own_stream_and_no_other() -> None:
+    async def scene() -> None:
+        store, stream, poisoner = FailingStore(), Listener(), Listener()
+        commits = committer(store)
+        commits.submit(submission(stream, 1))
+        poisoned = submission(poisoner, 9)
+        store.poison = poisoned.batch
+        commits.submit(poisoned)
+        commits.submit(submission(stream, 2))
+
+        commits.start()
+        told = [await asyncio.wait_for(stream.told.get(), 5) for _ in range(2)]
+        kind, next_seq, _reason = await asyncio.wait_for(poisoner.told.get(), 5)
+        commits.stop()
+
+        assert [kind for kind, *_ in told] == ["settled", "settled"]
+        assert (kind, next_seq) == ("unsettled", None), "its stream ends"
+        assert stream.generation == 0
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("failure", [StoreError("a reader's trouble"), RuntimeError("a bug")])
+def test_a_group_that_failed_without_effect_is_stored_batch_by_batch(failure: Exception) -> None:
+    async def scene() -> None:
+        store, stream = FailingStore(failure), Listener()
+        commits = committer(store)
+        for seq in (1, 2):
+            commits.submit(submission(stream, seq))
+
+        commits.start()
+        told = [await asyncio.wait_for(stream.told.get(), 5) for _ in range(2)]
+        commits.stop()
+
+        assert told == [("settled", 1, 2), ("settled", 2, 3)]
+        assert store.groups == [1, 1]
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("failure", [OutcomeUnknownError("commit")])
 def test_after_a_failed_commit_the_writer_goes_back_and_its_older_frames_are_void(failure: Exception) -> None:
     async def scene() -> None:
         store, stream = FailingStore(failure), Listener()

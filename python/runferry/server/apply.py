@@ -144,7 +144,7 @@ class Applier:
         """Run one step; the loop outlives its errors, which are all retried."""
         try:
             step(*arguments)
-        except Exception:
+        except BaseException:
             logger.exception("metadata could not be brought up to date; trying again")
             return False
         return True
@@ -201,7 +201,14 @@ class Applier:
         found: set[str] = set()
         last_seq = max(durable_seq, applied_seq)
         for seq, frame in self._store.documents_after(run_id, writer_id, applied_seq):
-            found |= self._apply_frame(connection, run_id, writer_id, seq, frame)
+            try:
+                with connection.begin_nested():
+                    found |= self._apply_frame(connection, run_id, writer_id, seq, frame)
+            except sa.exc.OperationalError:
+                raise  # the database's trouble, not the frame's
+            except Exception as error:
+                logger.exception("documents of frame %d of writer %016x cannot be applied; a copy goes into quarantine", seq, writer_id)
+                self._store.set_document_aside(run_id, writer_id, seq, f"{type(error).__name__}: {error}"[:500], frame)
             last_seq = max(last_seq, seq)
         if last_seq > applied_seq:
             writes.set_applied(connection, run_id, writer_id, last_seq)

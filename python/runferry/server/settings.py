@@ -32,6 +32,18 @@ class Limits:
     """A group commit of so many bytes does not wait."""
     open_timeout_s: float = 30.0
     """A stream that has not sent its Open by then is closed."""
+    max_streams: int = 12_000
+    """Writers connected at once; more are told when to come back."""
+    max_streams_per_connection: int = 256
+    """A writer has a connection of its own; tools that replay many may share one."""
+    max_waiting_opens: int = 2_048
+    max_waiting_opens_per_connection: int = 64
+    max_waiting_open_bytes: int = 64 << 20
+    """Openings that wait for their turn; more are told when to come back."""
+    max_pending_bytes: int = 256 << 20
+    """Frames of all streams that wait for their commit: then nothing more is read, and new writers are told to come back."""
+    stream_age_s: float = 3_600.0
+    """A stream older than this (give or take a tenth) is drained, so that writers spread over servers that come and go."""
     drain_timeout_s: float = 10.0
     """How long a shutdown waits for the last commits and acks."""
     page_runs: int = 1_000
@@ -39,6 +51,11 @@ class Limits:
     max_buckets: int = 20_000
     max_keys: int = 1_000
     """Series in one answer, at most."""
+    max_answer_buckets: int = 1_000_000
+    """Buckets of all series in one answer, at most."""
+    max_http_connections: int = 2_000
+    http_head_timeout_s: float = 20.0
+    """A request whose head has not come by then is given up."""
 
 
 class Advertised(NamedTuple):

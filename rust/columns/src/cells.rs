@@ -124,6 +124,19 @@ impl Cells {
         self.len() == 0
     }
 
+    /// About how much memory the values take.
+    pub fn weight_bytes(&self) -> usize {
+        let heavy = |count: usize| (0..count).map(|index| self.heavy_bytes(index)).sum::<usize>();
+        match self {
+            Self::Uniform(Values::Null(_)) => 0,
+            Self::Uniform(Values::F64(values)) => 8 * values.len(),
+            Self::Uniform(Values::I64(values)) => 8 * values.len(),
+            Self::Uniform(Values::Bool(values)) => values.len(),
+            Self::Uniform(values) => 24 * values.len() + heavy(values.len()),
+            Self::Mixed(cells) => size_of::<Cell>() * cells.len() + heavy(cells.len()),
+        }
+    }
+
     /// The value at `index`; `None` beyond the end.
     pub fn get(&self, index: usize) -> Option<Cell> {
         match self {

@@ -8,7 +8,7 @@
 //! # Invariants
 //! - Chunks of one series never overlap in steps: a new chunk ends where an untouched one begins.
 //! - What is in the result is what a reader of frames and chunks saw before (the law of [`crate::table`]).
-//! - A value that loses is counted and summed per writer and series, so that stored plus superseded is what the writer
+//! - A value or row that loses is counted and summed per writer and series, so that stored plus superseded is what the writer
 //!   sent. The sum of hashes is commutative: it does not matter when which value lost.
 
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use crate::axis::{Axis, AxisRow};
 use crate::cells::Cells;
 use crate::chunk::ChunkRow;
 use crate::pack::{ChunkError, Packer, Unpacker};
-use crate::table::{FrameFault, Role, Table, Window, Writer};
+use crate::table::{FrameFault, Table, Window, Writer};
 
 /// Most points of a chunk.
 pub const CHUNK_POINTS: usize = 2048;
@@ -146,14 +146,14 @@ impl Merge {
         let mut axis_by_rows: HashMap<Vec<u32>, usize> = HashMap::new();
         let mut superseded: HashMap<(u32, i64), (u64, u64)> = HashMap::new();
         for (series, &key_id) in key_ids.iter().enumerate() {
-            let Some(role) = self.table.series().get(series).map(|series| series.role) else { continue };
+            if series >= self.table.series().len() {
+                continue;
+            }
             let flat = self.table.flatten(series, Window::ALL);
-            if role == Role::Metric {
-                for loser in &flat.losers {
-                    let (points, sum_hash) = superseded.entry((self.table.owner(loser.row), key_id)).or_default();
-                    *points += 1;
-                    *sum_hash = sum_hash.wrapping_add(hash_point(self.table.step(loser.row), &loser.cell.to_bytes()));
-                }
+            for loser in &flat.losers {
+                let (points, sum_hash) = superseded.entry((self.table.owner(loser.row), key_id)).or_default();
+                *points += 1;
+                *sum_hash = sum_hash.wrapping_add(hash_point(self.table.step(loser.row), &loser.cell.to_bytes()));
             }
             let steps: Vec<i64> = flat.rows.iter().map(|row| self.table.step(*row)).collect();
             let mut untouched = self.untouched.remove(&series).unwrap_or_default();

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use runferry_wire::block::{self, Block};
-use runferry_wire::rows::EMPTY_ROW_NAME;
+use runferry_wire::rows::{EMPTY_ROW_NAME, set_bits};
 use runferry_wire::{Frame, Kind, Values, payload};
 use thiserror::Error;
 
@@ -69,6 +69,9 @@ pub enum FrameFault {
         /// The writer's offset.
         offset: i64,
     },
+    /// The decoder has a mistake that this frame has found.
+    #[error("decoding it panicked")]
+    Panicked,
     /// The writer is not known to the table.
     #[error("writer ordinal {0} is unknown")]
     UnknownWriter(u32),
@@ -142,7 +145,15 @@ pub struct Table {
     own: RowColumns,
     series: Vec<Series>,
     index: HashMap<(Role, String), HashMap<String, usize>>,
+    weight_bytes: usize,
 }
+
+/// About what a row takes: step, time, owner, a mark and its number in a piece.
+const ROW_BYTES: usize = 32;
+/// About what a piece takes beside its values.
+const PIECE_BYTES: usize = 128;
+/// About what a series takes beside its values, from here to the rows of the database: tables, names, statistics.
+const SERIES_BYTES: usize = 512;
 
 impl Table {
     /// An empty table.
@@ -207,7 +218,13 @@ impl Table {
         }
         names.insert(name.to_owned(), self.series.len());
         self.series.push(Series { role, label: label.to_owned(), name: name.to_owned(), pieces: Vec::new() });
+        self.weight_bytes += SERIES_BYTES + 3 * name.len();
         self.series.len() - 1
+    }
+
+    /// About how much memory its rows, series and values take: what bounds a merge, whose frames may unfold to anything.
+    pub fn weight_bytes(&self) -> usize {
+        self.weight_bytes
     }
 
     /// Rows in the table.
@@ -271,6 +288,7 @@ impl Table {
             self.own.times_us.extend_from_slice(&rows.times_us);
             self.own.owners.extend(std::iter::repeat_n(ordinal, count));
             self.own.are_new.extend(std::iter::repeat_n(true, count));
+            self.weight_bytes += count * ROW_BYTES;
             let all: Arc<[u32]> = (first..first + count as u32).collect();
             let mut by_mask: HashMap<Vec<u8>, Arc<[u32]>> = HashMap::new();
 
@@ -282,9 +300,11 @@ impl Table {
                 }
                 let present = match &column.presence {
                     None => Arc::clone(&all),
-                    Some(mask) => Arc::clone(by_mask.entry(mask.clone()).or_insert_with(|| {
-                        (0..count).filter(|index| column.has(*index)).map(|index| first + index as u32).collect()
-                    })),
+                    Some(mask) => Arc::clone(
+                        by_mask
+                            .entry(mask.clone())
+                            .or_insert_with(|| set_bits(mask, count).map(|index| first + index as u32).collect()),
+                    ),
                 };
                 let series = self.find_or_add(Role::Metric, &writer.label, &column.name);
                 self.add_piece(series, present, Cells::Uniform(column.values));
@@ -307,6 +327,7 @@ impl Table {
     pub fn add_piece(&mut self, series: usize, rows: Arc<[u32]>, cells: Cells) {
         debug_assert_eq!(rows.len(), cells.len(), "a value per row");
         if !rows.is_empty() {
+            self.weight_bytes += PIECE_BYTES + cells.weight_bytes();
             self.series[series].pieces.push(Piece { rows, cells: Arc::new(cells) });
         }
     }
@@ -400,7 +421,14 @@ impl Window {
 }
 
 /// The ROWS blocks of a frame; none for kinds without rows.
+///
+/// A panic in here would be a mistake of ours that somebody's bytes have found: the frame is set aside like any other that
+/// cannot be read, and its neighbours go on.
 fn decode_frame(bytes: &[u8]) -> Result<Vec<runferry_wire::Rows>, FrameFault> {
+    std::panic::catch_unwind(|| rows_of(bytes)).unwrap_or(Err(FrameFault::Panicked))
+}
+
+fn rows_of(bytes: &[u8]) -> Result<Vec<runferry_wire::Rows>, FrameFault> {
     let frame = Frame::read(bytes)?;
     match frame.header.kind {
         Kind::Data => {}

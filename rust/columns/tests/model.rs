@@ -212,7 +212,11 @@ impl Store {
                 chunks.iter().map(|chunk| (chunk.step0, chunk.step1)).collect::<Vec<_>>()
             );
         }
-        self.superseded += merged.superseded.iter().map(|lost| lost.points).sum::<u64>();
+        let of_metrics = merged.superseded.iter().filter(|lost| {
+            let number = key_ids.iter().position(|id| *id == lost.key_id).expect("one of ours");
+            series[number].0 == 0
+        });
+        self.superseded += of_metrics.map(|lost| lost.points).sum::<u64>();
     }
 
     fn tail(&self) -> Table {

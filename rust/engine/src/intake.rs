@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use runferry_ring::{Producer, Pushed};
 use runferry_wire::block::Block;
+use runferry_wire::doc::MAX_DOCUMENT_NODES;
 use runferry_wire::record::{
     self, DOCUMENT, DROPPED, DropReason, Dropped, HAS_KINDS, ROW_HEAD_BYTES, ROW_SCHEMA, RowNames, SPOOLED, TAG_NAME,
     Value,
@@ -25,7 +26,7 @@ use crate::{clock, rowspool};
 
 /// Largest call.
 const LARGEST_CALL_BYTES: usize = 64 << 20;
-/// A document has to fit a frame.
+/// A document has to fit a frame, here and once it is unfolded.
 const LARGEST_DOCUMENT_BYTES: usize = 4 << 20;
 /// Schemas interned; calls whose keys never repeat carry their names from then on.
 const MOST_SCHEMAS: usize = 1_024;
@@ -208,7 +209,7 @@ impl Intake {
             return Taken::Closed;
         }
         let Some(payload) = record::encode_document(block) else { return Taken::Refused };
-        if payload.len() > LARGEST_DOCUMENT_BYTES {
+        if payload.len() > LARGEST_DOCUMENT_BYTES || block.node_count() > MAX_DOCUMENT_NODES {
             self.count(DropReason::TooLarge, Dropped { rows: 1, points: 0, bytes: payload.len() as u64 });
             return Taken::Refused;
         }

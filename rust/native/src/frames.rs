@@ -10,7 +10,8 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString};
 use runferry_wire::block::{self, Block, Changes};
-use runferry_wire::{Doc, Draft, Frame, Kind, Values, payload};
+use runferry_wire::doc::Nodes;
+use runferry_wire::{Doc, Draft, Frame, Kind, Values, payload, varint};
 
 /// One answer of [`verify_frames`]: kind, flags, run, writer, seq, next seq, record count, error.
 type Verdict<'py> = (u8, u8, Bound<'py, PyBytes>, u64, u64, u64, u32, Option<String>);
@@ -51,7 +52,7 @@ pub(crate) fn verify_frames(py: Python<'_>, data: Vec<PyBackedBytes>) -> Vec<Ver
 /// The blocks other than ROWS, or the map of an OPEN, FINISH or GAP frame, by name.
 #[pyfunction]
 pub(crate) fn documents(py: Python<'_>, frame: PyBackedBytes) -> PyResult<Vec<(&'static str, Bound<'_, PyAny>)>> {
-    let (kind, raw) = py.detach(|| open_payload(&frame))?;
+    let (kind, raw) = py.detach(|| caught(|| open_payload(&frame)))?;
     let map_name = match kind {
         Kind::Open => Some("open"),
         Kind::Finish => Some("finish"),
@@ -62,16 +63,15 @@ pub(crate) fn documents(py: Python<'_>, frame: PyBackedBytes) -> PyResult<Vec<(&
         let doc = if raw.is_empty() {
             Doc::Map(Vec::new())
         } else {
-            Doc::decode(&raw).map_err(|error| PyValueError::new_err(error.to_string()))?
+            caught(|| Doc::decode(&raw).map_err(|error| PyValueError::new_err(error.to_string())))?
         };
         return Ok(vec![(name, doc_to_python(py, &doc)?)]);
     }
     if kind != Kind::Data {
         return Ok(Vec::new());
     }
-    let blocks = py
-        .detach(|| block::decode_wanted(&raw, &|_| false))
-        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let decode = || block::decode_wanted(&raw, &|_| false).map_err(|error| PyValueError::new_err(error.to_string()));
+    let blocks = py.detach(|| caught(decode))?;
     let mut found = Vec::new();
     for block in blocks {
         match block {
@@ -137,6 +137,12 @@ pub(crate) fn pack_frame(
         draft.seal(codec, raw_len, &stored)
     });
     Ok(PyBytes::new(py, &frame))
+}
+
+/// Runs a decoder over bytes that anybody may have sent; a panic in it is an error like any other.
+fn caught<T>(decode: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode))
+        .unwrap_or_else(|_panic| Err(PyValueError::new_err("decoding it panicked")))
 }
 
 /// Verifies a frame and decompresses its payload.
@@ -217,6 +223,41 @@ fn values_to_python<'py>(py: Python<'py>, values: &Values) -> PyResult<Bound<'py
 
 /// One stored JSON value as an object.
 pub(crate) fn json_to_python<'py>(py: Python<'py>, value: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    let doc = Doc::decode(value).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let doc =
+        Doc::decode_within(value, Nodes::unbounded()).map_err(|error| PyValueError::new_err(error.to_string()))?;
     doc_to_python(py, &doc)
+}
+
+/// How many fields a message of the write door has, those of the message in its field 2 (frames) included; counting ends where the
+/// bytes are no protobuf, and beyond a million.
+#[pyfunction]
+pub(crate) fn message_parts(message: &[u8]) -> usize {
+    const MOST: usize = 1 << 20;
+    const FRAMES: u64 = 2 << 3 | 2;
+    let mut count = 0;
+    let mut outer = message;
+    while count <= MOST
+        && let Some((tag, mut inner)) = take_field(&mut outer)
+    {
+        count += 1;
+        while tag == FRAMES && count <= MOST && take_field(&mut inner).is_some() {
+            count += 1;
+        }
+    }
+    count
+}
+
+/// Takes a protobuf field off the front: its tag, and what is in it if it has a length.
+fn take_field<'a>(bytes: &mut &'a [u8]) -> Option<(u64, &'a [u8])> {
+    let tag = varint::take(bytes)?;
+    let len = match tag & 7 {
+        0 => varint::take(bytes).map(|_value| 0)?,
+        1 => 8,
+        2 => varint::take(bytes)?,
+        5 => 4,
+        _ => return None,
+    };
+    let (inner, rest) = bytes.split_at_checked(usize::try_from(len).ok()?)?;
+    *bytes = rest;
+    Some((tag, inner))
 }

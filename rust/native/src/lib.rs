@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 mod _native {
     use super::{Bound, PyModule, PyResult};
     #[pymodule_export]
-    use crate::frames::{decode_rows, documents, pack_frame, verify_frames};
+    use crate::frames::{decode_rows, documents, message_parts, pack_frame, verify_frames};
     #[pymodule_export]
     use crate::histogram::{histogram_decode, histogram_encode, histogram_from_bytes, run_key};
     #[pymodule_export]

@@ -22,8 +22,10 @@ use runferry_columns::pack::{ChunkError, Unpacker};
 use runferry_columns::scan::{self, Wanted};
 use runferry_columns::stats::Stats;
 use runferry_columns::table::{Role, Series, Table, Window, Writer};
+use runferry_wire::Doc;
+use runferry_wire::msgpack::MsgpackError;
 
-use crate::frames::json_to_python;
+use crate::frames::doc_to_python;
 
 /// `(ordinal, started_us, writer_id, label, step_offset)`.
 type PythonWriter = (u32, i64, u64, String, i64);
@@ -130,7 +132,13 @@ pub(crate) fn cell_value<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<(&'stat
         Cell::Bool(value) => ("bool", value.into_pyobject(py)?.to_owned().into_any()),
         Cell::Str(value) => ("string", value.into_pyobject(py)?.into_any()),
         Cell::Hist(value) => ("histogram", PyBytes::new(py, &value).into_any()),
-        Cell::Json(value) => ("json", json_to_python(py, &value)?),
+        Cell::Json(value) => match Doc::decode(&value) {
+            Ok(doc) => ("json", doc_to_python(py, &doc)?),
+            Err(MsgpackError::TooMany(most)) => {
+                ("marker", ("json", format!("a value of more than {most} parts")).into_pyobject(py)?.into_any())
+            }
+            Err(error) => return Err(PyValueError::new_err(error.to_string())),
+        },
         Cell::Marker(kind, text) => ("marker", (kind, text).into_pyobject(py)?.into_any()),
     })
 }
@@ -180,16 +188,26 @@ impl Tail {
         }
     }
 
-    fn add_frames(&self, py: Python<'_>, frames: Vec<PythonFrame>) -> Faults {
+    /// Takes frames until it weighs more than `most_bytes`; one text or None per frame taken.
+    fn add_frames(&self, py: Python<'_>, frames: Vec<PythonFrame>, most_bytes: usize) -> Faults {
         py.detach(|| {
             let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-            let faults = frames
-                .iter()
-                .map(|(ordinal, frame)| table.add_frame(*ordinal, frame).err().map(|fault| fault.to_string()));
-            let faults = faults.collect();
+            let mut faults = Vec::new();
+            for (ordinal, frame) in &frames {
+                if table.weight_bytes() > most_bytes {
+                    break;
+                }
+                faults.push(table.add_frame(*ordinal, frame).err().map(|fault| fault.to_string()));
+            }
             table.settle();
             faults
         })
+    }
+
+    /// About how much memory it takes.
+    #[getter]
+    fn weight_bytes(&self) -> usize {
+        self.read(Table::weight_bytes)
     }
 
     #[getter]
@@ -317,13 +335,21 @@ impl Merge {
         }
     }
 
-    fn add_frames(&self, py: Python<'_>, frames: Vec<PythonFrame>) -> Faults {
+    /// Takes frames until they weigh more than `most_bytes` (the first one always); per frame taken its rows, or why it has none.
+    fn add_frames(&self, py: Python<'_>, frames: Vec<PythonFrame>, most_bytes: usize) -> Vec<(usize, Option<String>)> {
         py.detach(|| {
             let mut merge = lock(&self.merge);
-            frames
-                .iter()
-                .map(|(ordinal, frame)| merge.add_frame(*ordinal, frame).err().map(|fault| fault.to_string()))
-                .collect()
+            let mut taken = Vec::new();
+            for (ordinal, frame) in &frames {
+                if merge.table().weight_bytes() > most_bytes {
+                    break;
+                }
+                taken.push(match merge.add_frame(*ordinal, frame) {
+                    Ok(rows) => (rows, None),
+                    Err(fault) => (0, Some(fault.to_string())),
+                });
+            }
+            taken
         })
     }
 

@@ -2,9 +2,9 @@
 
 use thiserror::Error;
 
-use crate::doc::Doc;
+use crate::doc::{Doc, Nodes};
 use crate::msgpack::{self, MsgpackError, Reader};
-use crate::rows::{Rows, RowsError};
+use crate::rows::{Budget, Rows, RowsError};
 
 /// Most rows of one payload, all its blocks together.
 pub const MAX_PAYLOAD_ROWS: usize = 1 << 20;
@@ -64,6 +64,17 @@ pub enum Block {
     },
 }
 
+impl Block {
+    /// How many values its document is made of; 0 for rows.
+    pub fn node_count(&self) -> usize {
+        match self {
+            Self::Config(changes) | Self::Summary(changes) => changes.updates.node_count() + changes.removed.len(),
+            Self::Meta(doc) => doc.node_count(),
+            Self::Rows(_) | Self::Unknown { .. } => 0,
+        }
+    }
+}
+
 /// The payload (not yet compressed) of some blocks.
 pub fn encode_all(blocks: &[Block]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -118,13 +129,15 @@ pub fn decode_wanted(raw: &[u8], wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Bl
         return Err(BlockError::TooMany { what: "blocks", found: count, most: MAX_BLOCKS });
     }
     let mut rows_total = 0;
+    let mut budget = Budget::new();
+    let mut nodes = Nodes::of_documents();
     let mut blocks = Vec::new();
     for _ in 0..count {
         let mut items = reader.array()?;
         let kind = reader.int()?;
         let block = match kind {
             ROWS => {
-                let rows = Rows::decode_wanted(&mut reader, wanted)?;
+                let rows = Rows::decode_wanted(&mut reader, wanted, &mut budget)?;
                 rows_total += rows.steps.len();
                 if rows_total > MAX_PAYLOAD_ROWS {
                     return Err(BlockError::TooMany { what: "rows", found: rows_total, most: MAX_PAYLOAD_ROWS });
@@ -133,16 +146,19 @@ pub fn decode_wanted(raw: &[u8], wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Bl
                 Block::Rows(rows)
             }
             CONFIG | SUMMARY => {
-                let updates = Doc::read(&mut reader)?;
-                let removed =
-                    (0..reader.array()?).map(|_| Ok(reader.str()?.to_owned())).collect::<Result<_, MsgpackError>>()?;
+                let updates = Doc::read(&mut reader, &mut nodes)?;
+                let mut removed = Vec::new();
+                for _ in 0..reader.array()? {
+                    nodes.take()?;
+                    removed.push(reader.str()?.to_owned());
+                }
                 items = items.saturating_sub(2);
                 let changes = Changes { updates, removed };
                 if kind == CONFIG { Block::Config(changes) } else { Block::Summary(changes) }
             }
             META => {
                 items = items.saturating_sub(1);
-                Block::Meta(Doc::read(&mut reader)?)
+                Block::Meta(Doc::read(&mut reader, &mut nodes)?)
             }
             _ => Block::Unknown { kind },
         };
@@ -273,6 +289,46 @@ mod tests {
         ];
 
         assert_eq!(decode_all(&encode_all(&blocks)), Ok(blocks));
+    }
+
+    // fault: 56
+    #[test]
+    fn columns_of_nothing_are_refused_before_they_fill_the_memory() {
+        let columns = 10_000_000_u32;
+        let mut bytes = vec![0x91, 0x95, 1, 0, 0x92, 0, 1, 0x92, 0, 1, 0xdd];
+        bytes.extend_from_slice(&columns.to_be_bytes());
+        bytes.extend_from_slice(&[0x94, 0xa0, 0, 0xc0, 0xc0].repeat(columns as usize));
+
+        let most = rows::MAX_PAYLOAD_COLUMNS;
+        assert_eq!(decode_all(&bytes), Err(BlockError::Rows(RowsError::TooMany { what: "columns", most })));
+    }
+
+    // fault: 56
+    #[test]
+    fn nulls_that_take_no_bytes_are_counted_as_values() {
+        let mut bytes = vec![0x91, 0x95, 1];
+        crate::msgpack::put_uint(&mut bytes, rows::MAX_ROWS as u64);
+        bytes.extend_from_slice(&[0x92, 0, 1, 0x92, 0, 1, 0xdc, 0, 100]);
+        bytes.extend_from_slice(&[0x94, 0xa0, 0, 0xc0, 0xc0].repeat(100));
+
+        let most = rows::MAX_PAYLOAD_VALUES;
+        assert_eq!(decode_all(&bytes), Err(BlockError::Rows(RowsError::TooMany { what: "values", most })));
+    }
+
+    // fault: 56
+    #[test]
+    fn a_document_of_too_many_values_is_refused() {
+        let nodes = crate::doc::MAX_NODES as u32;
+        let mut list = vec![0x81, 0xa1, b'x', 0xdd];
+        list.extend_from_slice(&nodes.to_be_bytes());
+        list.extend(std::iter::repeat_n(0xc0, nodes as usize));
+        let mut removed = vec![0x91, 0x93, 2, 0x80, 0xdd];
+        removed.extend_from_slice(&(nodes + 1).to_be_bytes());
+        removed.extend(std::iter::repeat_n(0xa0, nodes as usize + 1));
+
+        let expected = MsgpackError::TooMany(crate::doc::MAX_NODES);
+        assert_eq!(Doc::decode(&list), Err(expected.clone()));
+        assert_eq!(decode_all(&removed), Err(BlockError::Msgpack(expected)));
     }
 
     #[test]

@@ -4,6 +4,35 @@ use crate::msgpack::{self, MsgpackError, Reader, Token};
 
 /// Deepest nesting of a document.
 pub const MAX_DEPTH: usize = 64;
+/// Most values in the documents of one payload, counting those inside of lists and maps: a byte there is 32 bytes here.
+pub const MAX_NODES: usize = 5 << 18;
+/// Most values in one document that a writer takes: a frame may hold small ones before it.
+pub const MAX_DOCUMENT_NODES: usize = 1 << 19;
+
+/// How many values may still be read.
+#[derive(Debug)]
+pub struct Nodes(usize);
+
+impl Nodes {
+    /// Those of the documents of one payload.
+    pub fn of_documents() -> Self {
+        Self(MAX_NODES)
+    }
+
+    /// As many as the bytes hold: for values that the reader has asked for, whatever their size.
+    pub fn unbounded() -> Self {
+        Self(usize::MAX)
+    }
+
+    /// Counts one value.
+    ///
+    /// # Errors
+    /// [`MsgpackError::TooMany`].
+    pub fn take(&mut self) -> Result<(), MsgpackError> {
+        self.0 = self.0.checked_sub(1).ok_or(MsgpackError::TooMany(MAX_NODES))?;
+        Ok(())
+    }
+}
 
 /// One dynamic value. Floats keep every bit.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -64,12 +93,14 @@ impl Doc {
     /// Reads one document off the front of `reader`. Integers as map keys become text.
     ///
     /// # Errors
-    /// [`MsgpackError`]: not msgpack, nested deeper than [`MAX_DEPTH`], or another thing than text or an integer as map key.
-    pub fn read(reader: &mut Reader<'_>) -> Result<Self, MsgpackError> {
-        Self::read_at(reader, 0)
+    /// [`MsgpackError`]: not msgpack, nested deeper than [`MAX_DEPTH`], more values than `nodes`, or another thing than text or
+    /// an integer as map key.
+    pub fn read(reader: &mut Reader<'_>, nodes: &mut Nodes) -> Result<Self, MsgpackError> {
+        Self::read_at(reader, 0, nodes)
     }
 
-    fn read_at(reader: &mut Reader<'_>, depth: usize) -> Result<Self, MsgpackError> {
+    fn read_at(reader: &mut Reader<'_>, depth: usize, nodes: &mut Nodes) -> Result<Self, MsgpackError> {
+        nodes.take()?;
         if depth > MAX_DEPTH {
             return Err(MsgpackError::TooDeep(MAX_DEPTH));
         }
@@ -85,7 +116,7 @@ impl Doc {
                 // Grown by what is really there, not by what the head promises: 64 levels of promises would multiply.
                 let mut items = Vec::new();
                 for _ in 0..len {
-                    items.push(Self::read_at(reader, depth + 1)?);
+                    items.push(Self::read_at(reader, depth + 1, nodes)?);
                 }
                 Self::Array(items)
             }
@@ -98,7 +129,7 @@ impl Doc {
                         Token::Int(number) => number.to_string(),
                         _ => return Err(MsgpackError::Unexpected { expected: "a name", found: marker }),
                     };
-                    pairs.push((name, Self::read_at(reader, depth + 1)?));
+                    pairs.push((name, Self::read_at(reader, depth + 1, nodes)?));
                 }
                 Self::Map(pairs)
             }
@@ -110,10 +141,27 @@ impl Doc {
     /// # Errors
     /// [`MsgpackError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, MsgpackError> {
+        Self::decode_within(bytes, Nodes::of_documents())
+    }
+
+    /// As [`Self::decode`], with another bound.
+    ///
+    /// # Errors
+    /// [`MsgpackError`].
+    pub fn decode_within(bytes: &[u8], mut nodes: Nodes) -> Result<Self, MsgpackError> {
         let mut reader = Reader::new(bytes);
-        let doc = Self::read(&mut reader)?;
+        let doc = Self::read(&mut reader, &mut nodes)?;
         reader.end()?;
         Ok(doc)
+    }
+
+    /// How many values it is made of, as [`Nodes`] counts them.
+    pub fn node_count(&self) -> usize {
+        match self {
+            Self::Array(items) => 1 + items.iter().map(Self::node_count).sum::<usize>(),
+            Self::Map(pairs) => 1 + pairs.iter().map(|(_, value)| value.node_count()).sum::<usize>(),
+            _ => 1,
+        }
     }
 
     /// The value of a name in a map; `None` for anything else.

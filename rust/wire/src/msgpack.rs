@@ -25,6 +25,9 @@ pub enum MsgpackError {
     /// Nested deeper than allowed.
     #[error("msgpack: nested deeper than {0}")]
     TooDeep(usize),
+    /// More values than allowed.
+    #[error("msgpack: more than {0} values")]
+    TooMany(usize),
     /// Bytes behind the end of the value.
     #[error("msgpack: {0} bytes behind the end")]
     Surplus(usize),

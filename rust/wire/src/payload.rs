@@ -63,8 +63,9 @@ pub fn decompress(header: &Header, payload: &[u8]) -> Result<Vec<u8>, PayloadErr
 fn inflate(payload: &[u8], expected: u32) -> std::io::Result<Vec<u8>> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(payload)?.single_frame();
     decoder.window_log_max(MAX_WINDOW_LOG)?;
-    // A header may lie: grow with the data instead of trusting `expected` beyond 1 MiB.
-    let mut raw = Vec::with_capacity(expected.min(1 << 20) as usize);
+    // Room for all of it, and for the byte too much: growing by doubling would copy, and hold a payload twice. Where the header lies,
+    // pages that nothing is written to cost no memory.
+    let mut raw = Vec::with_capacity(expected as usize + 1);
     decoder.take(u64::from(expected) + 1).read_to_end(&mut raw)?;
     Ok(raw)
 }

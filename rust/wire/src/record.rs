@@ -17,7 +17,7 @@
 //! `len u32 of the type | type | text`.
 
 use crate::block::{Block, Changes};
-use crate::doc::Doc;
+use crate::doc::{Doc, Nodes};
 use crate::msgpack::{MsgpackError, Reader};
 
 /// A row by schema.
@@ -279,7 +279,7 @@ pub fn decode_document(payload: &[u8]) -> Result<Block, MsgpackError> {
     let (kind, rest) = payload.split_first().ok_or(MsgpackError::Torn(1))?;
     let mut reader = Reader::new(rest);
     reader.array()?;
-    let updates = Doc::read(&mut reader)?;
+    let updates = Doc::read(&mut reader, &mut Nodes::of_documents())?;
     let removed = (0..reader.array()?).map(|_| Ok(reader.str()?.to_owned())).collect::<Result<_, MsgpackError>>()?;
     match kind {
         2 => Ok(Block::Config(Changes { updates, removed })),

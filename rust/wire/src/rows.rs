@@ -12,6 +12,10 @@ use crate::varint;
 
 /// Most rows of a block: bounds what a few hostile bytes (a constant stride) can unfold to.
 pub const MAX_ROWS: usize = 1 << 17;
+/// Most values of a payload, all its blocks together: nulls, which take no bytes, are values too.
+pub const MAX_PAYLOAD_VALUES: usize = 1 << 20;
+/// Most columns of a payload, all its blocks together: an empty one takes five bytes here and hundreds once it is a series.
+pub const MAX_PAYLOAD_COLUMNS: usize = 1 << 18;
 /// The name under which a row without values is kept.
 pub const EMPTY_ROW_NAME: &str = "_timestamp";
 
@@ -24,6 +28,14 @@ pub enum RowsError {
     /// More rows than a block may have.
     #[error("a block of {0} rows, at most {MAX_ROWS} are allowed")]
     TooManyRows(i64),
+    /// More values or columns than a payload may have.
+    #[error("more than {most} {what} in one payload")]
+    TooMany {
+        /// Values or columns.
+        what: &'static str,
+        /// The limit.
+        most: usize,
+    },
     /// Data that do not give as many values as rows are present.
     #[error("{what} of {name:?} does not hold {expected} values")]
     Length {
@@ -119,6 +131,45 @@ pub fn bit(mask: &[u8], index: usize) -> bool {
     mask.get(index / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1)
 }
 
+/// The numbers of the bits that are set, of the first `rows`. Costs what is set, and a byte's look per eight rows.
+pub fn set_bits(mask: &[u8], rows: usize) -> impl Iterator<Item = usize> {
+    let bits = mask.iter().enumerate().flat_map(|(place, byte)| {
+        let mut left = *byte;
+        std::iter::from_fn(move || {
+            let bit = left.trailing_zeros() as usize;
+            left &= left.wrapping_sub(1);
+            (bit < 8).then_some(place * 8 + bit)
+        })
+    });
+    bits.take_while(move |bit| *bit < rows)
+}
+
+/// What the blocks of one payload may still unfold to.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    values: usize,
+    columns: usize,
+}
+
+impl Budget {
+    /// That of a whole payload.
+    pub(crate) fn new() -> Self {
+        Self { values: MAX_PAYLOAD_VALUES, columns: MAX_PAYLOAD_COLUMNS }
+    }
+
+    fn column(&mut self) -> Result<(), RowsError> {
+        let left = self.columns.checked_sub(1);
+        self.columns = left.ok_or(RowsError::TooMany { what: "columns", most: MAX_PAYLOAD_COLUMNS })?;
+        Ok(())
+    }
+
+    fn values(&mut self, count: usize) -> Result<(), RowsError> {
+        let left = self.values.checked_sub(count);
+        self.values = left.ok_or(RowsError::TooMany { what: "values", most: MAX_PAYLOAD_VALUES })?;
+        Ok(())
+    }
+}
+
 /// A mask of the bits that are set.
 pub fn mask(bits: impl ExactSizeIterator<Item = bool>) -> Vec<u8> {
     let mut bytes = vec![0; bits.len().div_ceil(8)];
@@ -181,7 +232,11 @@ impl Rows {
     }
 
     /// Reads the items written by [`Self::encode_items`]; columns whose name is not wanted are passed over.
-    pub(crate) fn decode_wanted(reader: &mut Reader<'_>, wanted: &dyn Fn(&str) -> bool) -> Result<Self, RowsError> {
+    pub(crate) fn decode_wanted(
+        reader: &mut Reader<'_>,
+        wanted: &dyn Fn(&str) -> bool,
+        budget: &mut Budget,
+    ) -> Result<Self, RowsError> {
         let promised = reader.int()?;
         let count = usize::try_from(promised).ok().filter(|count| *count <= MAX_ROWS);
         let count = count.ok_or(RowsError::TooManyRows(promised))?;
@@ -197,7 +252,8 @@ impl Rows {
                 }
                 continue;
             }
-            columns.push(decode_column(reader, name, count)?);
+            budget.column()?;
+            columns.push(decode_column(reader, name, count, budget)?);
             for _ in 4..items {
                 reader.skip()?;
             }
@@ -287,7 +343,7 @@ fn encode_column(out: &mut Vec<u8>, column: &Column) {
     }
 }
 
-fn decode_column(reader: &mut Reader<'_>, name: &str, rows: usize) -> Result<Column, RowsError> {
+fn decode_column(reader: &mut Reader<'_>, name: &str, rows: usize, budget: &mut Budget) -> Result<Column, RowsError> {
     let kind = reader.int()?;
     let presence = match reader.token()? {
         Token::Nil => None,
@@ -296,8 +352,9 @@ fn decode_column(reader: &mut Reader<'_>, name: &str, rows: usize) -> Result<Col
     };
     let present = match &presence {
         None => rows,
-        Some(mask) => (0..rows).filter(|index| bit(mask, *index)).count(),
+        Some(mask) => set_bits(mask, rows).count(),
     };
+    budget.values(present)?;
     let wrong = || RowsError::Length { what: "data", name: name.to_owned(), expected: present };
     let values = match kind {
         0 => {
@@ -350,4 +407,19 @@ fn decode_column(reader: &mut Reader<'_>, name: &str, rows: usize) -> Result<Col
 
 fn collect<T>(count: usize, mut next: impl FnMut() -> Result<T, RowsError>) -> Result<Vec<T>, RowsError> {
     (0..count).map(|_| next()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn set_bits_are_those_that_are_set(mask: Vec<u8>, rows in 0_usize..300) {
+            let found: Vec<usize> = set_bits(&mask, rows).collect();
+
+            prop_assert_eq!(found, (0..rows).filter(|index| bit(&mask, *index)).collect::<Vec<_>>());
+        }
+    }
 }

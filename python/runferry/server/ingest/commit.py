@@ -8,10 +8,13 @@ Streams submit from the event loop and are answered there (`Stream.settled`, `St
 The queue needs no bound of its own: a stream stops reading when as many bytes as its credit are waiting here.
 
 # Failure
-- No room: the group is kept and tried again; the writers are throttled and get no ack. Frames whose stream has gone are let go,
-  since their writer sends them again.
-- Outcome unknown, or any other error: nothing is acked; the writers rewind to what the store says it holds, and until
-  they have, their frames are dropped by generation.
+Each part of a group that the store commits together (a shard) fails for itself.
+- No room, or the database held by somebody else: the same frames are kept and tried again; the writers are throttled and get no
+  ack. Frames whose stream has gone are let go, since their writer sends them again.
+- Outcome unknown: nothing is acked; the writers rewind to what the store says it holds, and until they have, their frames are
+  dropped by generation.
+- Any other error has stored nothing, and may be the fault of one batch: each is tried alone, and only a writer whose batch fails
+  alone loses its stream, so that nobody can stop the commits of others.
 
 # Shutdown
 `stop` commits what was submitted before it and ends; a group that cannot be committed then is let go un-acked.
@@ -25,7 +28,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from runferry.server.store.protocol import Appended, Batch, StoreError, StoreFullError
+from runferry.server.store.protocol import Appended, Batch, OutcomeUnknownError, StoreBusyError, StoreError, StoreFullError
 
 if TYPE_CHECKING:
     import asyncio
@@ -133,27 +136,63 @@ class GroupCommitter:
 
     def _commit(self, group: list[Submission]) -> None:
         while group := [submission for submission in group if submission.generation == submission.stream.generation]:
-            try:
-                answers = self._store.append([submission.batch for submission in group])
-            except StoreFullError as error:  # noqa: PERF203 - an iteration is a commit to a disk
-                if self._is_stopping:
-                    return
-                logger.error("no room in the store, %d frames wait: %s", sum(len(item.batch.frames) for item in group), error)  # noqa: TRY400 - expected, its place is known
-                self._tell_full(group)
-                group = [submission for submission in group if not submission.stream.is_gone]
-                self._pause(FULL_RETRY_S)
-            except Exception as error:
-                # Whatever it was: nothing may be acked, and the loop must not end.
-                logger.exception("commit failed, its outcome is unknown")
-                self._tell_unknown(group, error)
+            waiting: list[Submission] = []
+            reason = ""
+            for part in self._parts(group):
+                try:
+                    self._append(part)
+                except (StoreFullError, StoreBusyError) as error:  # noqa: PERF203 - an iteration is a commit to a disk
+                    logger.error("%d frames wait: %s", sum(len(item.batch.frames) for item in part), error)  # noqa: TRY400 - expected, its place is known
+                    waiting += part
+                    reason = "no room on the server's disk" if isinstance(error, StoreFullError) else "the server's database is busy"
+                except Exception as error:
+                    # Whatever it was: nothing may be acked, and the loop must not end.
+                    logger.exception("commit failed")
+                    self._commit_alone(part, error)
+            if not waiting or self._is_stopping:
                 return
-            else:
-                self._on_loop(_settle, group, answers)
-                return
+            self._on_loop(_throttle, list({id(item.stream): item.stream for item in waiting}.values()), reason)
+            group = [submission for submission in waiting if not submission.stream.is_gone]
+            self._pause(FULL_RETRY_S)
 
-    def _tell_full(self, group: Sequence[Submission]) -> None:
-        streams = list({id(submission.stream): submission.stream for submission in group}.values())
-        self._on_loop(_throttle, streams)
+    def _parts(self, group: list[Submission]) -> list[list[Submission]]:
+        """What commits together; a group that the store cannot part is tried one by one."""
+        try:
+            parts = self._store.commit_groups([submission.batch for submission in group])
+        except StoreError:
+            return [[submission] for submission in group]
+        return [[group[index] for index in part] for part in parts]
+
+    def _append(self, part: Sequence[Submission]) -> None:
+        answers = self._store.append([submission.batch for submission in part])
+        for submission, appended in zip(part, answers, strict=True):
+            if appended.conflicting_frames:
+                logger.error(
+                    "writer %016x of run %s sent %d frames that differ from those stored under their numbers: the first ones count, "
+                    "the others are in quarantine",
+                    submission.batch.writer_id,
+                    submission.batch.run_id.hex(),
+                    appended.conflicting_frames,
+                )
+        self._on_loop(_settle, part, answers)
+
+    def _commit_alone(self, part: list[Submission], error: Exception) -> None:
+        """A part failed: with what effect is unknown, or for one of its batches."""
+        if isinstance(error, OutcomeUnknownError):
+            self._tell_unknown(part, error)
+            return
+        failed = []
+        for submission in part:
+            try:
+                self._append([submission])
+            except OutcomeUnknownError as unknown:  # noqa: PERF203 - as above
+                self._tell_unknown([submission], unknown)
+            except Exception as alone:
+                logger.exception("commit of writer %016x failed alone", submission.batch.writer_id)
+                self._on_loop(_unsettle, [submission], {}, f"its frames cannot be stored ({alone})")
+                failed.append(submission)
+        if len(failed) == len(part):  # it may as well be the store: do not spin
+            self._pause(ERROR_RETRY_S / 10)
 
     def _tell_unknown(self, group: Sequence[Submission], error: Exception) -> None:
         by_run: dict[bytes, set[int]] = {}
@@ -190,9 +229,9 @@ def _settle(group: Sequence[Submission], answers: Sequence[Appended]) -> None:
         submission.stream.settled(submission, appended)
 
 
-def _throttle(streams: Sequence[Committed]) -> None:
+def _throttle(streams: Sequence[Committed], reason: str) -> None:
     for stream in streams:
-        stream.throttled(FULL_RETRY_S, "no room on the server's disk")
+        stream.throttled(FULL_RETRY_S, reason)
 
 
 def _unsettle(group: Sequence[Submission], known: dict[tuple[bytes, int], int], reason: str) -> None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
-from runferry.server._generated import ingest_pb2_grpc as services
+from runferry.server._generated import ingest_pb2 as pb
+from runferry.server.ingest.admission import Admission, ShedError
 from runferry.server.ingest.commit import GroupCommitter
+from runferry.server.ingest.messages import parsed
 from runferry.server.ingest.stream import Context, WriterStream, serve_writer
 from runferry.server.query import now_us
 
@@ -32,7 +35,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SERVICE = "runferry.v1.Ingest"
 CHECKING_THREADS = 4
+MAX_HEADER_BYTES = 16 << 10
 FEW_STREAMS = 64
 MANY_STREAMS = 5_000
 _Answer = TypeVar("_Answer")
@@ -51,6 +56,11 @@ class Ingest:
         self.store = store
         self.applier = applier
         self.limits = limits
+        self.admission = Admission(limits)
+        self.pending_bytes = 0
+        """Frames of all streams that wait for their commit."""
+        self.has_room = asyncio.Event()
+        self.has_room.set()
         self._hub = hub
         self._streams: set[WriterStream] = set()
         self._has_emptied = asyncio.Event()
@@ -60,11 +70,36 @@ class Ingest:
         self.committer = GroupCommitter(store, self._loop, linger_s=limits.commit_linger_s, group_bytes=limits.commit_group_bytes)
 
     def window_bytes(self) -> int:
-        """What a stream may have in flight: the more streams, the less each."""
+        """What a stream may have in flight: the more streams, the less each, and little while commits are behind."""
         streams = len(self._streams)
+        if self.pending_bytes > self.limits.max_pending_bytes // 2:
+            return 64 << 10
         if streams <= FEW_STREAMS:
             return 4 << 20
         return 256 << 10 if streams <= MANY_STREAMS else 64 << 10
+
+    def count_pending(self, frame_bytes: int) -> None:
+        """Frames have come to wait for a commit, or (below zero) wait no more."""
+        self.pending_bytes += frame_bytes
+        if self.pending_bytes > self.limits.max_pending_bytes:
+            self.has_room.clear()
+        else:
+            self.has_room.set()
+
+    def stream_age_s(self) -> float:
+        """How old a stream may become: each its own, so that those that came together do not go together."""
+        return self.limits.stream_age_s * random.uniform(0.9, 1.1)  # noqa: S311 - spreads, hides nothing
+
+    def check_load(self) -> None:
+        """Whether one more writer can be served now.
+
+        Raises:
+            ShedError: It cannot.
+        """
+        if len(self._streams) >= self.limits.max_streams:
+            raise ShedError(f"{len(self._streams)} writers are connected")
+        if not self.has_room.is_set():
+            raise ShedError(f"{self.pending_bytes} bytes of frames wait to be committed")
 
     async def in_thread(self, call: Callable[..., _Answer], *arguments: object) -> _Answer:
         """Run a blocking call off the event loop."""
@@ -104,6 +139,7 @@ class Ingest:
                 logger.warning("%d writers did not take their last acks; they will send again", len(self._streams))
         await self._loop.run_in_executor(None, self.committer.stop)
         self._threads.shutdown(wait=False)
+        self.admission.close()
 
 
 class WriteDoor:
@@ -117,6 +153,11 @@ class WriteDoor:
                 ("grpc.max_receive_message_length", ingest.limits.max_message_bytes),
                 ("grpc.max_send_message_length", ingest.limits.max_message_bytes),
                 ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+                ("grpc.max_concurrent_streams", ingest.limits.max_streams_per_connection),
+                ("grpc.max_metadata_size", MAX_HEADER_BYTES),
+                ("grpc.absolute_max_metadata_size", MAX_HEADER_BYTES),
+                ("grpc.server_handshake_timeout_ms", 20_000),
+                ("grpc.max_connection_idle_ms", 600_000),
                 ("grpc.keepalive_time_ms", 60_000),
                 ("grpc.keepalive_timeout_ms", 30_000),
                 ("grpc.keepalive_permit_without_calls", 1),
@@ -125,7 +166,10 @@ class WriteDoor:
                 ("grpc.http2.max_pings_without_data", 0),
             ]
         )
-        services.add_IngestServicer_to_server(_Servicer(ingest), self._server)  # type: ignore[no-untyped-call]  # generated
+        stream = grpc.stream_stream_rpc_method_handler(
+            _Servicer(ingest).stream, request_deserializer=parsed, response_serializer=pb.ServerMessage.SerializeToString
+        )
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Stream": stream}),))
 
     async def open(self, host: str, port: int) -> int:
         """Listen; returns the port.
@@ -150,11 +194,13 @@ class WriteDoor:
         await self._server.stop(grace=1.0)
 
 
-class _Servicer(services.IngestServicer):
+class _Servicer:
+    """The generated one has no place for a parser of our own."""
+
     def __init__(self, ingest: Ingest) -> None:
         self._ingest = ingest
 
-    async def Stream(self, _request_iterator: object, context: Context) -> None:  # noqa: N802 - the service's name
+    async def stream(self, _request_iterator: object, context: Context) -> None:
         if self._ingest.is_draining:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is closing")
         await serve_writer(self._ingest, context)

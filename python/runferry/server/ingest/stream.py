@@ -23,13 +23,15 @@ import grpc
 
 from runferry import _native
 from runferry.server._generated import ingest_pb2 as pb
+from runferry.server.ingest.admission import ShedError, retry_after_ms
 from runferry.server.ingest.commit import Submission
+from runferry.server.ingest.messages import BadMessageError
 from runferry.server.ingest.opening import Opened, is_newer_format, open_stream
 from runferry.server.ingest.outbox import Outbox
 from runferry.server.ingest.sequence import Checked, Numbers, Stretch, checked_frames
 from runferry.server.metadata.writes import Beat, Counters
 from runferry.server.query import now_us
-from runferry.server.store.protocol import Appended, Batch, StoreFullError
+from runferry.server.store.protocol import Appended, Batch, StoreBusyError, StoreFullError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 INLINE_CHECK_BYTES = 128 << 10
 """Smaller messages are checked where they arrive: their checksums take less time than a change of threads."""
+FRAMES_AT_ONCE = 2_048
 DRAIN_RECONNECT_MS = 1_000
 
 Context: TypeAlias = Any
@@ -85,7 +88,11 @@ class WriterStream:
         sending = asyncio.create_task(self._outbox.run())
         stopping = asyncio.create_task(self._stop_reading.wait())
         try:
-            await asyncio.wait({reading, sending, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                {reading, sending, stopping}, timeout=self._ingest.stream_age_s(), return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                self.drain()
             if not sending.done():
                 if reading.done():
                     reading.result()
@@ -94,6 +101,7 @@ class WriterStream:
                 sending.result()
         finally:
             self._is_gone = True
+            self._ingest.count_pending(-self._pending_bytes)
             for task in (reading, sending, stopping):
                 task.cancel()
             await asyncio.gather(reading, sending, stopping, return_exceptions=True)
@@ -101,7 +109,7 @@ class WriterStream:
             await self._context.abort(grpc.StatusCode.UNAVAILABLE, self._ending)
 
     def drain(self) -> None:
-        """The server is about to close: say so, take nothing more."""
+        """The server is about to close, or the stream is old: say so, take nothing more."""
         self._put(pb.ServerMessage(drain=pb.Drain(reconnect_after_ms=DRAIN_RECONNECT_MS)))
         self._stop_reading.set()
 
@@ -120,7 +128,7 @@ class WriterStream:
     def settled(self, submission: Submission, appended: Appended) -> None:
         """The store has answered a submission."""
         batch = submission.batch
-        if appended.accepted_frames:
+        if appended.accepted_frames or submission.has_documents:  # sent again: nobody may have been told of the first commit
             self._ingest.accepted(batch.run_id, batch.writer_id, has_documents=submission.has_documents)
         self._durable = max(self._durable, appended.next_seq)
         if submission.generation != self._generation:
@@ -152,9 +160,10 @@ class WriterStream:
 
     async def _read(self) -> None:
         while True:
-            while self._pending_bytes > self._ingest.window_bytes() + self._ingest.limits.max_message_bytes:
+            while self._pending_bytes > self._ingest.window_bytes():
                 self._room.clear()
                 await self._room.wait()
+            await self._ingest.has_room.wait()
             message = await self._context.read()
             if message is grpc.aio.EOF:
                 return
@@ -172,6 +181,15 @@ class WriterStream:
 
     async def _take_frames(self, frames: Sequence[bytes]) -> bool:
         """Judge and submit; False: the stream is refused."""
+        for begin in range(0, len(frames), FRAMES_AT_ONCE):
+            if begin:
+                await asyncio.sleep(0)  # a message may hold very many
+            if not await self._take_some(frames[begin : begin + FRAMES_AT_ONCE]):
+                return False
+        self._outbox.ack(received=self._numbers.expected, durable=self._durable)
+        return True
+
+    async def _take_some(self, frames: Sequence[bytes]) -> bool:
         total_bytes = sum(map(len, frames))
         fitting = [frame for frame in frames if len(frame) <= self._ingest.limits.max_frame_bytes]
         for frame in frames:
@@ -192,13 +210,13 @@ class WriterStream:
             return False
         if verdict.rewind_reason is not None:
             self._put_rewind(self._numbers.expected, verdict.rewind_reason)
-        self._outbox.ack(received=self._numbers.expected, durable=self._durable)
         return True
 
     def _submit(self, stretch: Stretch) -> int:
         frame_bytes = sum(map(len, stretch.frames))
         batch = Batch(self._opened.run_id, self._opened.writer_id, stretch.first_seq, stretch.next_seq, stretch.frames)
         self._pending_bytes += frame_bytes
+        self._ingest.count_pending(frame_bytes)
         self._ingest.committer.submit(Submission(self, self._generation, batch, frame_bytes, stretch.has_documents))
         return frame_bytes
 
@@ -237,8 +255,9 @@ class WriterStream:
 
     def _settle_bytes(self, frame_bytes: int, *, is_pending: bool = True) -> None:
         """So many bytes need no memory here any more: raise the grant, in steps of a quarter window."""
-        if is_pending:
+        if is_pending and not self._is_gone:  # else all of them were counted out when it went
             self._pending_bytes -= frame_bytes
+            self._ingest.count_pending(-frame_bytes)
         self._settled_bytes += frame_bytes
         window_bytes = self._ingest.window_bytes()
         if self._settled_bytes + window_bytes >= self._granted_bytes + window_bytes // 4:
@@ -284,6 +303,13 @@ class WriterStream:
 async def serve_writer(ingest: Ingest, context: Context) -> None:
     """One call of `Ingest.Stream`: wait for its Open, answer it, serve the stream."""
     try:
+        await _serve(ingest, context)
+    except BadMessageError as error:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+
+async def _serve(ingest: Ingest, context: Context) -> None:
+    try:
         message = await asyncio.wait_for(context.read(), ingest.limits.open_timeout_s)
     except asyncio.TimeoutError:
         await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no Open was sent")
@@ -293,10 +319,20 @@ async def serve_writer(ingest: Ingest, context: Context) -> None:
         refusal = pb.Reject(code=pb.Reject.BAD_OPEN, reason="the first message of a stream is Open")
         await context.write(pb.ServerMessage(reject=refusal))
         return
+    frame = message.open.open_frame
+    if len(frame) > ingest.limits.max_frame_bytes:
+        refusal = pb.Reject(code=pb.Reject.BAD_OPEN, reason=f"an OPEN frame of {len(frame)} bytes")
+        await context.write(pb.ServerMessage(reject=refusal))
+        return
     try:
-        opened = await ingest.in_thread(open_stream, message.open, ingest.database, ingest.store)
-    except StoreFullError as error:
-        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"no room on the server's disk: {error}")
+        ingest.check_load()
+        opened = await ingest.admission.open(context.peer(), len(frame), open_stream, message.open, ingest.database, ingest.store)
+    except ShedError as error:
+        throttle = pb.Throttle(retry_after_ms=retry_after_ms(frame), reason=str(error))
+        await context.write(pb.ServerMessage(throttle=throttle))
+        return
+    except (StoreFullError, StoreBusyError) as error:
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server cannot open a writer now: {error}")
     if isinstance(opened, pb.Reject):
         logger.warning("refused a writer: %s", opened.reason)
         await context.write(pb.ServerMessage(reject=opened))

@@ -24,6 +24,10 @@ DATA, OPEN, FINISH, GAP, DICT, MARK = 1, 2, 3, 4, 5, 6
 DOCS_FLAG = 4
 _UNNUMBERED = frozenset({OPEN, DICT, MARK})
 _HEADER_BYTES = 64
+_NUMBER_END = 1 << 63
+CONFLICT_REASON = "a different frame of this number was stored before"
+DOCUMENTS_REASON = "its documents cannot be applied: "
+"""Reasons of copies in quarantine: beside the frame that counts, not in its place."""
 
 _WRITER_COLUMNS = (
     "run_id, writer_id, label, next_seq, merged_seq, open_data, started_us, last_seen_us, "
@@ -107,14 +111,15 @@ def insert_writer(  # noqa: PLR0913 - the columns of the row
     """Makes a writer's row, and the run's with its first one; leaves a row that is there as it is."""
     connection.execute("INSERT INTO run(run_id) VALUES (?) ON CONFLICT DO NOTHING", (run_id,))
     connection.execute(
-        "INSERT INTO writer(run_id, writer_id, ordinal, label, open_data, started_us, last_seen_us, step_offset) "
-        "VALUES (?, ?, (SELECT coalesce(max(ordinal) + 1, 0) FROM writer WHERE run_id = ?), ?, ?, ?, ?, ?) "
+        "INSERT INTO writer(run_id, writer_id, ordinal, label, open_data, started_us, last_seen_us, step_offset, "
+        "merged_frames, merged_gaps, merged_rows) "
+        "VALUES (?, ?, (SELECT coalesce(max(ordinal) + 1, 0) FROM writer WHERE run_id = ?), ?, ?, ?, ?, ?, 0, 0, 0) "
         "ON CONFLICT(run_id, writer_id) DO NOTHING",
         (run_id, to_signed(writer_id), run_id, label, open_frame, started_us, now_us, step_offset),
     )
 
 
-def append_batch(  # noqa: C901 - the cases of the write door, in the order the format names them
+def append_batch(  # noqa: C901, PLR0915 - the cases of the write door, in the order the format names them
     connection: sqlite3.Connection, batch: Batch, *, now_us: int
 ) -> tuple[Appended, Stored]:
     """Stores one batch inside the caller's transaction.
@@ -130,7 +135,7 @@ def append_batch(  # noqa: C901 - the cases of the write door, in the order the 
     old_seq, last_hash = row
     next_seq = old_seq
     stored = Stored()
-    duplicates = 0
+    duplicates = conflicts = 0
     gap_numbers = 0
     finish: tuple[int, int | None] | None = None
     rows = []
@@ -142,10 +147,13 @@ def append_batch(  # noqa: C901 - the cases of the write door, in the order the 
         if head.seq != expected:
             raise StoreError(f"batch of writer {batch.writer_id:016x} is not contiguous: frame {head.seq}, expected {expected}")
         expected = head.next_seq
+        if expected >= _NUMBER_END:
+            raise StoreError(f"writer {batch.writer_id:016x} is at frame {head.seq}: a number beyond {_NUMBER_END - 1} cannot be stored")
         if head.next_seq <= next_seq:
             duplicates += 1
             if head.next_seq == old_seq and last_hash is not None and head.hash != last_hash:
-                _keep_aside(connection, key, head.seq, "a different frame of this number was stored before", frame)
+                keep_aside(connection, key, head.seq, CONFLICT_REASON, frame)
+                conflicts += 1
             continue
         if head.seq > next_seq:
             break
@@ -176,10 +184,14 @@ def append_batch(  # noqa: C901 - the cases of the write door, in the order the 
         "INSERT INTO l0(run_id, writer_id, seq, next_seq, is_document, records, data) VALUES (?, ?, ?, ?, ?, ?, ?)", rows
     )
     is_gap = next_seq < batch.next_seq
-    return Appended(next_seq=next_seq, accepted_frames=stored.frames, duplicate_frames=duplicates, is_gap=is_gap), stored
+    appended = Appended(
+        next_seq=next_seq, accepted_frames=stored.frames, duplicate_frames=duplicates, is_gap=is_gap, conflicting_frames=conflicts
+    )
+    return appended, stored
 
 
-def _keep_aside(connection: sqlite3.Connection, key: tuple[bytes, int], seq: int, reason: str, frame: bytes) -> None:
+def keep_aside(connection: sqlite3.Connection, key: tuple[bytes, int], seq: int, reason: str, frame: bytes) -> None:
+    """Puts a copy of a frame into quarantine."""
     statement = "INSERT INTO quarantine(run_id, writer_id, seq, reason, data) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
     connection.execute(statement, (*key, seq, reason, frame))
 

@@ -6,7 +6,7 @@ another process merged the run meanwhile, nothing is written and the caller star
 either happened or not.
 
 What does not decode stops nothing: frames go into `quarantine`, chunks with a wrong checksum into `damaged`, both with
-their bytes and a reason.
+their bytes and a reason. A frame that decodes and then makes the merge fail is found by merging one frame at a time.
 """
 
 # ruff: noqa: S608 - every part of a statement is a constant of this package; values are parameters
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from runferry import _native
 from runferry.server.store import schema
+from runferry.server.store.append import GAP, frame_head
 from runferry.server.store.tail import writers_for_native
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 FRAME_BYTES = 16 << 20
 """Stored bytes of frames taken by one merge."""
+MOST_BYTES = 32 << 20
+"""Memory of frames taken by one merge: a few bytes may unfold to a thousand times as many."""
 JOIN_POINTS = 1024
 """Chunks below this are joined with their neighbours."""
 JOINED = 4
@@ -53,6 +56,17 @@ class _StoredKey:
 
 
 @dataclass(slots=True)
+class _Counted:
+    """A writer's part in a merge."""
+
+    merged_before: int
+    merged_after: int
+    frames: int = 0
+    gap_numbers: int = 0
+    rows: int = 0
+
+
+@dataclass(slots=True)
 class _Taken:
     """Everything one merge read."""
 
@@ -60,17 +74,19 @@ class _Taken:
     next_axis_id: int
     next_key_id: int
     writers: list[tuple[int, int, int, str, int]]
-    frames: list[tuple[int, int, bytes]] = field(default_factory=list)
-    """`(ordinal, seq, frame)`."""
-    merged_seqs: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Ordinal to `merged_seq` before and after."""
+    frames: list[tuple[int, int, int, bytes]] = field(default_factory=list)
+    """`(ordinal, seq, next seq, frame)`."""
+    merged_seqs: dict[int, int] = field(default_factory=dict)
+    """By ordinal, before."""
+    counted: dict[int, _Counted] = field(default_factory=dict)
+    """By ordinal."""
 
 
 class ConflictError(Exception):
     """Another process merged the run meanwhile."""
 
 
-def merge_once(shard: Shard, run_id: bytes, *, is_final: bool) -> int:
+def merge_once(shard: Shard, run_id: bytes, *, is_final: bool, most_frames: int | None = None) -> int:
     """Merges up to `FRAME_BYTES` of waiting frames of a run; returns how many frames, 0 when none wait.
 
     Raises:
@@ -78,12 +94,12 @@ def merge_once(shard: Shard, run_id: bytes, *, is_final: bool) -> int:
         StoreError: As `Shard.writing`.
     """
     with shard.reading() as connection:
-        taken = _take(connection, run_id)
+        taken = _take(connection, run_id, most_frames)
         if taken is None or not taken.frames:
             return 0
         merge = _native.Merge()
         merge.set_writers(taken.writers)
-        faults = merge.add_frames([(ordinal, frame) for ordinal, _, frame in taken.frames])
+        faults = _add_frames(merge, taken)
         plan = _Plan(connection, run_id, taken, merge, is_final=is_final)
         plan.choose_chunks()
     axes, chunks, superseded, lasts = merge.finish(plan.key_ids, taken.next_axis_id)
@@ -94,7 +110,40 @@ def merge_once(shard: Shard, run_id: bytes, *, is_final: bool) -> int:
     return len(taken.frames)
 
 
-def _take(connection: sqlite3.Connection, run_id: bytes) -> _Taken | None:
+def _add_frames(merge: _native.Merge, taken: _Taken) -> list[str | None]:
+    """Gives the merge as many frames as weigh `MOST_BYTES` once they are decoded, counts them, and leaves the others for the next."""
+    added = merge.add_frames([(ordinal, frame) for ordinal, _, _, frame in taken.frames], MOST_BYTES)
+    del taken.frames[len(added) :]
+    for (ordinal, seq, next_seq, frame), (rows, fault) in zip(taken.frames, added, strict=True):
+        counted = taken.counted.setdefault(ordinal, _Counted(taken.merged_seqs[ordinal], next_seq - 1))
+        counted.merged_after = next_seq - 1
+        counted.rows += rows
+        if fault is None and frame_head(frame).kind == GAP:
+            counted.gap_numbers += next_seq - seq
+        elif fault is None:
+            counted.frames += 1
+    return [fault for _, fault in added]
+
+
+def set_first_aside(shard: Shard, run_id: bytes, reason: str) -> None:
+    """Moves the frame that a merge of one frame would take into quarantine: it cannot be merged, and the others shall go on.
+
+    Raises:
+        ConflictError: Another process merged the run meanwhile.
+        StoreError: As `Shard.writing`.
+    """
+    with shard.reading() as connection:
+        taken = _take(connection, run_id, 1)
+    if taken is None or not taken.frames:
+        return
+    ((ordinal, _, next_seq, _),) = taken.frames
+    taken.counted[ordinal] = _Counted(taken.merged_seqs[ordinal], next_seq - 1)
+    with shard.writing() as connection:
+        _set_aside(connection, run_id, taken, [reason])
+        _advance(connection, run_id, taken, is_final=False)
+
+
+def _take(connection: sqlite3.Connection, run_id: bytes, most_frames: int | None) -> _Taken | None:
     row = connection.execute("SELECT merges, next_axis_id, next_key_id FROM run WHERE run_id = ?", (run_id,)).fetchone()
     if row is None:
         return None
@@ -108,11 +157,11 @@ def _take(connection: sqlite3.Connection, run_id: bytes) -> _Taken | None:
         query = "SELECT seq, next_seq, data FROM l0 WHERE run_id = ? AND writer_id = ? AND seq > ? ORDER BY seq"
         frames = connection.execute(query, (run_id, writer_id, merged_seq))
         for seq, next_seq, data in frames:
-            if budget <= 0:
+            if budget <= 0 or len(taken.frames) == most_frames:
                 return taken
             budget -= len(data)
-            taken.frames.append((ordinal, seq, data))
-            taken.merged_seqs[ordinal] = (merged_seq, next_seq - 1)
+            taken.frames.append((ordinal, seq, next_seq, data))
+            taken.merged_seqs[ordinal] = merged_seq
     return taken
 
 
@@ -317,7 +366,7 @@ class _Plan:
 def _set_aside(connection: sqlite3.Connection, run_id: bytes, taken: _Taken, faults: list[str | None]) -> None:
     """Moves frames that did not decode into quarantine."""
     writer_ids = dict(connection.execute("SELECT ordinal, writer_id FROM writer WHERE run_id = ?", (run_id,)).fetchall())
-    for (ordinal, seq, frame), fault in zip(taken.frames, faults, strict=True):
+    for (ordinal, seq, _, frame), fault in zip(taken.frames, faults, strict=True):
         if fault is not None:
             connection.execute(
                 "INSERT INTO quarantine(run_id, writer_id, seq, reason, data) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -328,10 +377,12 @@ def _set_aside(connection: sqlite3.Connection, run_id: bytes, taken: _Taken, fau
 
 def _advance(connection: sqlite3.Connection, run_id: bytes, taken: _Taken, *, is_final: bool) -> None:
     """Moves `merged_seq`; frames of the merge before this one are released, of this one too when the run is over."""
-    for ordinal, (before, after) in taken.merged_seqs.items():
+    for ordinal, counted in taken.counted.items():
+        before = counted.merged_before
         changed = connection.execute(
-            "UPDATE writer SET merged_seq = ?, released_seq = ? WHERE run_id = ? AND ordinal = ? AND merged_seq = ?",
-            (after, before, run_id, ordinal, before),
+            "UPDATE writer SET merged_seq = ?, released_seq = ?, merged_frames = merged_frames + ?, merged_gaps = merged_gaps + ?, "
+            "merged_rows = merged_rows + ? WHERE run_id = ? AND ordinal = ? AND merged_seq = ?",
+            (counted.merged_after, before, counted.frames, counted.gap_numbers, counted.rows, run_id, ordinal, before),
         ).rowcount
         if changed != 1:
             raise ConflictError

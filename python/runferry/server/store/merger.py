@@ -132,7 +132,7 @@ class Merger:
                     frames = self._merge(run_id, is_final)
                     if frames == 0:  # the counters ran ahead of the tables
                         self.merged(run_id, 1 << 62, is_final=is_final)
-                except StoreError:
+                except BaseException:  # noqa: BLE001 - one run's trouble, a panic of `_native` too, must not end the merges of all
                     _log.exception("merge of run %s failed; it will be tried again", run_id.hex())
                     self._failed(run_id)
                 if self._is_closed:

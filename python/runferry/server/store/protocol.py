@@ -22,6 +22,10 @@ class StoreFullError(StoreError):
     """No room on the disk: rolled back; throttle the writers and try again later."""
 
 
+class StoreBusyError(StoreError):
+    """Somebody else holds the database: nothing has happened; try the same again."""
+
+
 class OutcomeUnknownError(StoreError):
     """COMMIT itself failed: ask `next_seqs` again, rewind the writers of the group."""
 
@@ -73,6 +77,8 @@ class Appended:
     duplicate_frames: int
     is_gap: bool
     """The batch begins above `next_seq`: nothing of it was stored, the writer must rewind."""
+    conflicting_frames: int = 0
+    """Duplicates that are not: another frame of the same number was stored first; they are in quarantine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +169,10 @@ class Store(Protocol):
         """Store a group of batches in one transaction per shard; durable on return. One answer per batch, in order."""
         ...
 
+    def commit_groups(self, batches: Sequence[Batch]) -> list[list[int]]:
+        """The places of those batches that `append` would commit together: what fails in one group says nothing of the others."""
+        ...
+
     def writers(self, run_id: bytes) -> list[WriterState]:
         """All writers of a run, in the order they were first seen."""
         ...
@@ -173,6 +183,10 @@ class Store(Protocol):
 
     def documents_after(self, run_id: bytes, writer_id: int, applied_seq: int) -> Iterator[tuple[int, bytes]]:
         """`(seq, frame)` of stored frames above `applied_seq` that carry DOCS, FINISH or GAP, in order."""
+        ...
+
+    def set_document_aside(self, run_id: bytes, writer_id: int, seq: int, reason: str, frame: bytes) -> None:
+        """Keep a copy of a frame whose documents cannot be applied in quarantine."""
         ...
 
     def mark_applied(self, applied: Sequence[tuple[bytes, int, int]]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from runferry.server.store.shard import Shard
-    from runferry.server.store.tail import RunView, TailCache
+    from runferry.server.store.tail import RunView, RunViews
 
 MIN_STEP, MAX_STEP = -(1 << 63), (1 << 63) - 1
 SNAP_POINTS = 512
@@ -221,7 +221,7 @@ class Scanner:
     def __init__(  # noqa: PLR0913 - as `Store.scan`
         self,
         shard: Shard,
-        tails: TailCache,
+        views: RunViews,
         run_id: bytes,
         names: Sequence[str] | None,
         *,
@@ -229,7 +229,7 @@ class Scanner:
         only_histograms: bool = False,
     ) -> None:
         self._shard = shard
-        self._tails = tails
+        self._views = views
         self._run_id = run_id
         self._names = None if names is None else list(dict.fromkeys(names))
         self._window = window
@@ -237,8 +237,7 @@ class Scanner:
 
     def _plan(self) -> list[tuple[int, int]]:
         """Windows of steps that part `window`, each of some thousand rows."""
-        with self._shard.reading() as connection:
-            view = self._tails.view(connection, self._run_id)
+        with self._views.of(self._shard, self._run_id) as (connection, view):
             if view is None:
                 return []
             query = (
@@ -265,10 +264,11 @@ class Scanner:
         wanted = None if self._names is None else set(self._names)
         return [key for key in keys if key[1] == _ROWS or wanted is None or key[2] in wanted]
 
-    def _load(self, connection: sqlite3.Connection, window: tuple[int, int], *, with_values: bool) -> _native.Scan | None:
-        view = self._tails.view(connection, self._run_id)
-        if view is None:
-            return None
+    def _load(self, window: tuple[int, int], *, with_values: bool) -> _native.Scan | None:
+        with self._views.of(self._shard, self._run_id) as (connection, view):
+            return None if view is None else self._load_view(connection, view, window, with_values=with_values)
+
+    def _load_view(self, connection: sqlite3.Connection, view: RunView, window: tuple[int, int], *, with_values: bool) -> _native.Scan:
         scan = _native.Scan(view.tail, self._names, self._only_histograms, window)
         axes = _Axes(connection, self._run_id)
         columns = _prefixed(schema.CHUNK_COLUMNS) if with_values else f"{_HEADS[:-4]}CASE c.kind WHEN {_MIXED} THEN c.data END"
@@ -284,8 +284,7 @@ class Scanner:
         """How many rows of each window match."""
         counts = []
         for window in windows:
-            with self._shard.reading() as connection:
-                scan = self._load(connection, window, with_values=False)
+            scan = self._load(window, with_values=False)
             counts.append(0 if scan is None else len(scan.steps()))
         return counts
 
@@ -293,12 +292,12 @@ class Scanner:
         """DATA frames of all matching rows, or of `samples` evenly spaced ones."""
         seq = 1
         windows = self._plan()
-        picks = None if samples is None else _spread(self._counts(windows), samples)
+        counts = [] if samples is None else self._counts(windows)
+        picks = None if samples is None or samples >= sum(counts) else _spread(counts, samples)
         for number, window in enumerate(windows):
             if picks is not None and not picks[number]:
                 continue
-            with self._shard.reading() as connection:
-                scan = self._load(connection, window, with_values=True)
+            scan = self._load(window, with_values=True)
             if scan is None:
                 return
             steps = scan.steps()
@@ -319,8 +318,7 @@ class Scanner:
         for window, picks in zip(windows, _spread(counts, limit), strict=True):
             if not picks:
                 continue
-            with self._shard.reading() as connection:
-                scan = self._load(connection, window, with_values=True)
+            scan = self._load(window, with_values=True)
             if scan is not None:
                 steps = scan.steps()
                 keep = [steps[index] for index in picks if index < len(steps)]

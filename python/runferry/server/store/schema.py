@@ -5,6 +5,9 @@ integer that tells a duplicate from news. What SQL types would bend stays bytes:
 
 Marks of a writer, all inclusive: everything up to `merged_seq` is in chunks, up to `applied_seq` in the metadata, up to
 `released_seq` nobody reads the frames as a live tail any more. A frame goes when it is below all marks that concern it.
+
+`merged_frames`, `merged_gaps` (numbers) and `merged_rows` are the writer's side of the ledger that `check` balances; NULL for a writer
+whose merges began before version 2, which counted none.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from runferry.server.store.protocol import StoreError
 if TYPE_CHECKING:
     import sqlite3
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x52464D31  # "RFM1"
 
 PAGE_BYTES = 16384
@@ -54,6 +57,9 @@ CREATE TABLE writer(
     gaps INTEGER NOT NULL DEFAULT 0,
     duplicates INTEGER NOT NULL DEFAULT 0,
     last_hash BLOB,
+    merged_frames INTEGER,
+    merged_gaps INTEGER,
+    merged_rows INTEGER,
     PRIMARY KEY(run_id, writer_id),
     UNIQUE(run_id, ordinal)
 ) WITHOUT ROWID;
@@ -146,6 +152,16 @@ CREATE TABLE damaged(
 );
 """
 
+_TO_VERSION_2 = (
+    "ALTER TABLE writer ADD COLUMN merged_frames INTEGER",
+    "ALTER TABLE writer ADD COLUMN merged_gaps INTEGER",
+    "ALTER TABLE writer ADD COLUMN merged_rows INTEGER",
+    """UPDATE writer SET merged_frames = 0, merged_gaps = 0, merged_rows = 0
+    WHERE run_id IN (SELECT run_id FROM writer GROUP BY run_id HAVING max(merged_seq) = 0)""",
+)
+_SHARD_UPGRADES = {1: _TO_VERSION_2}
+"""Version to the statements that lead to the next one."""
+
 CHUNK_COLUMNS = (
     "key_id, step0, step1, axis_id, n, kind, n_finite, n_nan, n_inf, mn, mx, sm, first, last, sub, codec, head_crc32c, crc32c, data"
 )
@@ -157,10 +173,10 @@ AXIS_COLUMNS = "axis_id, step0, time1_us, n, sub, crc32c, data"
 
 
 def prepare(connection: sqlite3.Connection, path: str, *, is_shard: bool) -> None:
-    """Makes the tables of a new file, or checks that this program knows those that are there.
+    """Makes the tables of a new file, or brings those that are there up to date: in one transaction, so an interrupted one is no upgrade.
 
     Raises:
-        StoreError: The file is another program's, or of a newer version.
+        StoreError: The file is another program's, or of a newer version; nothing was changed.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -177,10 +193,15 @@ def prepare(connection: sqlite3.Connection, path: str, *, is_shard: bool) -> Non
             raise StoreError(  # noqa: TRY301 - the handler below only rolls back
                 f"{path}: not a file of this store (application id {owner:#x}, expected {APPLICATION_ID:#x})"
             )
-        elif found != SCHEMA_VERSION:
+        elif not 1 <= found <= SCHEMA_VERSION:
             raise StoreError(  # noqa: TRY301 - the handler below only rolls back
                 f"{path}: schema version {found}, this program knows {SCHEMA_VERSION}; start the version that wrote it"
             )
+        elif found < SCHEMA_VERSION:
+            for version in range(found, SCHEMA_VERSION):
+                for statement in _SHARD_UPGRADES[version] if is_shard else ():
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     except BaseException:
         connection.execute("ROLLBACK")
         raise

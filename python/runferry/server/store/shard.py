@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from runferry.server.store import schema
-from runferry.server.store.protocol import OutcomeUnknownError, StoreError, StoreFullError
+from runferry.server.store.protocol import OutcomeUnknownError, StoreBusyError, StoreError, StoreFullError
 
 READERS = 4
-BUSY_TIMEOUT_MS = 30_000
+BUSY_TIMEOUT_MS = 5_000
+"""Whoever waits for a lock this long gives up, and tries the whole again later."""
 CACHE_KIB = 65_536
 MMAP_BYTES = 2 << 30
 CHECKPOINT_PAGES = 4000
@@ -55,6 +56,11 @@ def network_file_system(directory: Path) -> str | None:
 def is_full(error: sqlite3.Error) -> bool:
     """Whether SQLite says that the disk is full (Python 3.10 gives no error codes)."""
     return "database or disk is full" in str(error)
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another connection holds a lock."""
+    return "database is locked" in str(error) or "database table is locked" in str(error)
 
 
 class Shard:
@@ -99,6 +105,7 @@ class Shard:
 
         Raises:
             StoreFullError: No room; nothing has happened.
+            StoreBusyError: Another process holds the database; nothing has happened.
             OutcomeUnknownError: COMMIT failed.
             StoreError: Any other error of the database; nothing has happened.
         """
@@ -125,7 +132,8 @@ class Shard:
                 raise OutcomeUnknownError(f"{self.path}: COMMIT: {error}") from error
 
     def _explain(self, error: sqlite3.Error) -> StoreError:
-        return (StoreFullError if is_full(error) else StoreError)(f"{self.path}: {error}")
+        kind = StoreFullError if is_full(error) else StoreBusyError if is_busy(error) else StoreError
+        return kind(f"{self.path}: {error}")
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         try:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import logging
 import secrets
 import sqlite3
 import struct
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING
 from runferry import _native
 from runferry.server.store import append, read
 from runferry.server.store.check import check_run
-from runferry.server.store.merge import ConflictError, merge_once, release
+from runferry.server.store.merge import ConflictError, merge_once, release, set_first_aside
 from runferry.server.store.merger import Merger
 from runferry.server.store.protocol import (
     Appended,
@@ -33,15 +35,19 @@ from runferry.server.store.protocol import (
     WriterState,
 )
 from runferry.server.store.shard import Connect, Shard, network_file_system
-from runferry.server.store.tail import TailCache, writers_for_native
+from runferry.server.store.tail import MAX_TAIL_BYTES, RunViews, TailCache, writers_for_native
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+_log = logging.getLogger(__name__)
+
 SHARDS = 8
 _DOCUMENT_PAGE = 100
+_DELTA_PAGE = 32
 _CURSOR_VERSION = "v1."
+_LAST_STEP = (1 << 63) - 1
 
 
 class SqliteStore:
@@ -80,6 +86,7 @@ class SqliteStore:
             raise StoreError(f"{directory} is on a network file system ({network}), where SQLite loses data; choose a local directory")
         self._directory = directory
         self._tails = TailCache()
+        self._views = RunViews(self._tails, lambda run_id: self._merge_run(run_id, is_final=False))
         self._index = Shard(directory / "store.db", connect=connect, is_shard=False)
         self._shards: list[Shard] = []
         try:
@@ -142,7 +149,7 @@ class SqliteStore:
             found = append.select_writer(connection, run_id, writer_id)
         if found is not None:
             return found
-        offset = self.totals(run_id).last_step + 1 if is_relative else 0
+        offset = min(self.totals(run_id).last_step + 1, _LAST_STEP) if is_relative else 0
         with shard.writing() as connection:
             append.insert_writer(
                 connection, run_id, writer_id, open_frame, label=label, started_us=started_us, now_us=_now_us(), step_offset=offset
@@ -154,12 +161,7 @@ class SqliteStore:
 
     def append(self, batches: Sequence[Batch]) -> list[Appended]:
         """Store a group of batches in one transaction per shard; durable on return. One answer per batch, in order."""
-        groups: dict[Shard, list[int]] = {}
-        for index, batch in enumerate(batches):
-            shard = self._find_shard(batch.run_id)
-            if shard is None:
-                raise StoreError(f"run {batch.run_id.hex()} was never opened")
-            groups.setdefault(shard, []).append(index)
+        groups = self._by_shard(batches)
         answers: dict[int, Appended] = {}
         for shard, indices in groups.items():
             stored: dict[bytes, append.Stored] = {}
@@ -180,6 +182,19 @@ class SqliteStore:
                 if total.frames:
                     self._merger.stored(run_id, total, is_finished=finished[run_id])
         return [answers[index] for index in range(len(batches))]
+
+    def commit_groups(self, batches: Sequence[Batch]) -> list[list[int]]:
+        """The places of those batches that `append` would commit together: what fails in one group says nothing of the others."""
+        return list(self._by_shard(batches).values())
+
+    def _by_shard(self, batches: Sequence[Batch]) -> dict[Shard, list[int]]:
+        groups: dict[Shard, list[int]] = {}
+        for index, batch in enumerate(batches):
+            shard = self._find_shard(batch.run_id)
+            if shard is None:
+                raise StoreError(f"run {batch.run_id.hex()} was never opened")
+            groups.setdefault(shard, []).append(index)
+        return groups
 
     def writers(self, run_id: bytes) -> list[WriterState]:
         """All writers of a run, in the order they were first seen."""
@@ -207,6 +222,13 @@ class SqliteStore:
             if len(page) < _DOCUMENT_PAGE:
                 return
             applied_seq = page[-1][0]
+
+    def set_document_aside(self, run_id: bytes, writer_id: int, seq: int, reason: str, frame: bytes) -> None:
+        """Keep a copy of a frame whose documents cannot be applied in quarantine."""
+        shard = self._find_shard(run_id)
+        if shard is not None:
+            with shard.writing() as connection:
+                append.keep_aside(connection, (run_id, append.to_signed(writer_id)), seq, append.DOCUMENTS_REASON + reason, frame)
 
     def mark_applied(self, applied: Sequence[tuple[bytes, int, int]]) -> None:
         """`(run_id, writer_id, seq)`: the metadata database holds everything up to `seq`; frames merged and applied may go."""
@@ -251,16 +273,14 @@ class SqliteStore:
         shard = self._find_shard(run_id)
         if shard is None:
             return []
-        with shard.reading() as connection:
-            view = self._tails.view(connection, run_id)
+        with self._views.of(shard, run_id) as (connection, view):
             return [] if view is None else read.metrics(connection, view)
 
     def totals(self, run_id: bytes) -> RunTotals:
         """Counts over a run, tail included."""
         shard = self._find_shard(run_id)
         if shard is not None:
-            with shard.reading() as connection:
-                view = self._tails.view(connection, run_id)
+            with self._views.of(shard, run_id) as (connection, view):
                 if view is not None:
                     return read.totals(connection, view)
         return RunTotals(points=0, rows=0, last_step=-1, stored_bytes=0)
@@ -276,8 +296,7 @@ class SqliteStore:
         shard = self._find_shard(run_id)
         if shard is None:
             return []
-        with shard.reading() as connection:
-            view = self._tails.view(connection, run_id)
+        with self._views.of(shard, run_id) as (connection, view):
             return [] if view is None else read.series(connection, view, names, buckets=buckets, window=_window(min_step, max_step))
 
     def histograms(
@@ -287,7 +306,7 @@ class SqliteStore:
         shard = self._find_shard(run_id)
         if shard is None:
             return 0, []
-        scanner = read.Scanner(shard, self._tails, run_id, [name], window=_window(min_step, max_step), only_histograms=True)
+        scanner = read.Scanner(shard, self._views, run_id, [name], window=_window(min_step, max_step), only_histograms=True)
         return scanner.histograms(limit)
 
     def scan(
@@ -303,7 +322,7 @@ class SqliteStore:
         shard = self._find_shard(run_id)
         if shard is None:
             return iter(())
-        return read.Scanner(shard, self._tails, run_id, names, window=_window(min_step, max_step)).frames(samples)
+        return read.Scanner(shard, self._views, run_id, names, window=_window(min_step, max_step)).frames(samples)
 
     def cursor(self, run_id: bytes) -> str:
         """A cursor for `delta` that stands for everything stored now."""
@@ -333,7 +352,9 @@ class SqliteStore:
                     continue
                 query = "SELECT data FROM l0 WHERE run_id = ? AND writer_id = ? AND seq >= ? ORDER BY seq"
                 frames = connection.execute(query, (run_id, writer_id, begin))
-                tail.add_frames([(ordinal, frame) for (frame,) in frames])
+                while not is_lost and (page := frames.fetchmany(_DELTA_PAGE)):
+                    added = tail.add_frames([(ordinal, frame) for (frame,) in page], MAX_TAIL_BYTES)
+                    is_lost = len(added) < len(page)  # more than a delta may be: a snapshot says it shorter
         if is_lost:
             return Delta(cursor=_encode_cursor(now), is_snapshot_needed=True, series=[], new_keys=[])
         known = set(known_keys)
@@ -362,11 +383,24 @@ class SqliteStore:
         with self._shard_lock:
             lock = self._run_locks.setdefault(run_id, threading.Lock())
         total = 0
+        most_frames: int | None = None
         with lock:
             while True:
                 try:
-                    frames = merge_once(shard, run_id, is_final=is_final)
+                    frames = merge_once(shard, run_id, is_final=is_final, most_frames=most_frames)
                 except ConflictError:
+                    continue
+                except StoreError:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - a panic of `_native` is no Exception
+                    if most_frames is None:
+                        _log.exception("merge of run %s failed; its frames are merged one by one", run_id.hex())
+                        most_frames = 1
+                    else:
+                        _log.exception("a frame of run %s cannot be merged and goes into quarantine", run_id.hex())
+                        with contextlib.suppress(ConflictError):
+                            set_first_aside(shard, run_id, f"merging it failed: {error}")
+                        most_frames = None
                     continue
                 if frames == 0:
                     break

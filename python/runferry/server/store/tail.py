@@ -6,6 +6,7 @@ frames a moment newer than its transaction, never fewer, and never one that is i
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -13,12 +14,23 @@ from typing import TYPE_CHECKING
 
 from runferry import _native
 from runferry.server.store.append import to_unsigned
+from runferry.server.store.protocol import StoreError
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable, Iterator
 
-MAX_CACHED_BYTES = 64 << 20
-"""Stored bytes of the frames behind all cached tails; decoded they are some times larger."""
+    from runferry.server.store.shard import Shard
+
+MAX_CACHED_BYTES = 256 << 20
+"""Memory of all cached tails."""
+MAX_TAIL_BYTES = 96 << 20
+"""Memory of one: what is more is merged before it is read."""
+_FRAMES_AT_ONCE = 32
+
+
+class TailTooLargeError(Exception):
+    """More frames wait for their merge than may be decoded at once: merge the run, then read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +43,6 @@ class RunView:
     rows: int
     chunk_bytes: int
     tail: _native.Tail
-    tail_bytes: int
 
 
 @dataclass(slots=True)
@@ -41,7 +52,6 @@ class _CachedTail:
     lock: threading.Lock = field(default_factory=threading.Lock)
     next_seqs: dict[int, int] = field(default_factory=dict)
     """Signed writer id to the first number not in the tail."""
-    bytes: int = 0
     writers: int = 0
 
 
@@ -59,7 +69,11 @@ class TailCache:
         self._tails: OrderedDict[bytes, _CachedTail] = OrderedDict()
 
     def view(self, connection: sqlite3.Connection, run_id: bytes) -> RunView | None:
-        """The run as the connection's transaction sees it, None if there is no such run."""
+        """The run as the connection's transaction sees it, None if there is no such run.
+
+        Raises:
+            TailTooLargeError: The run has to be merged first.
+        """
         row = connection.execute("SELECT merges, points, rows, chunk_bytes FROM run WHERE run_id = ?", (run_id,)).fetchone()
         if row is None:
             return None
@@ -68,7 +82,7 @@ class TailCache:
         with cached.lock:
             self._fill(connection, run_id, cached)
         self._shrink()
-        return RunView(run_id, merges, points, rows, chunk_bytes, cached.tail, cached.bytes)
+        return RunView(run_id, merges, points, rows, chunk_bytes, cached.tail)
 
     def _entry(self, run_id: bytes, merges: int) -> _CachedTail:
         with self._lock:
@@ -91,21 +105,53 @@ class TailCache:
         for writer_id, ordinal, next_seq, merged_seq in behind:
             begin = cached.next_seqs.get(writer_id, merged_seq + 1)
             frames = connection.execute(
-                "SELECT data FROM l0 WHERE run_id = ? AND writer_id = ? AND seq >= ? AND seq < ? ORDER BY seq",
+                "SELECT next_seq, data FROM l0 WHERE run_id = ? AND writer_id = ? AND seq >= ? AND seq < ? ORDER BY seq",
                 (run_id, writer_id, begin, next_seq),
             )
-            batch = [(ordinal, data) for (data,) in frames]
-            cached.tail.add_frames(batch)  # what does not decode goes into quarantine at the merge, and is in no reading
-            cached.bytes += sum(len(data) for _, data in batch)
+            while page := frames.fetchmany(_FRAMES_AT_ONCE):
+                # What does not decode goes into quarantine at the merge, and is in no reading.
+                added = cached.tail.add_frames([(ordinal, data) for _, data in page], MAX_TAIL_BYTES)
+                if added:
+                    cached.next_seqs[writer_id] = page[len(added) - 1][0]
+                if len(added) < len(page):
+                    raise TailTooLargeError
             cached.next_seqs[writer_id] = next_seq
 
     def _shrink(self) -> None:
         with self._lock:
-            total = sum(cached.bytes for cached in self._tails.values())
+            total = sum(cached.tail.weight_bytes for cached in self._tails.values())
             while total > MAX_CACHED_BYTES and len(self._tails) > 1:
-                total -= self._tails.popitem(last=False)[1].bytes
+                total -= self._tails.popitem(last=False)[1].tail.weight_bytes
 
     def forget(self, run_id: bytes) -> None:
         """Gives the memory of a run back."""
         with self._lock:
             self._tails.pop(run_id, None)
+
+
+class RunViews:
+    """How readers get at a run: a view in a read transaction, after a merge where too much would have to be decoded."""
+
+    def __init__(self, tails: TailCache, merge: Callable[[bytes], int]) -> None:
+        """Views with these tails; `merge` merges a run and returns how many frames that were."""
+        self._tails = tails
+        self._merge = merge
+
+    @contextlib.contextmanager
+    def of(self, shard: Shard, run_id: bytes) -> Iterator[tuple[sqlite3.Connection, RunView | None]]:
+        """The run and the connection that sees it, for the length of a block.
+
+        Raises:
+            StoreError: The database cannot be read.
+        """
+        while True:
+            with shard.reading() as connection:
+                try:
+                    view = self._tails.view(connection, run_id)
+                except TailTooLargeError:
+                    pass
+                else:
+                    yield connection, view
+                    return
+            if self._merge(run_id) == 0:
+                raise StoreError(f"run {run_id.hex()} has a frame that cannot be held in memory")
