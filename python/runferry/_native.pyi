@@ -75,7 +75,13 @@ def pack_frame(kind: int, flags: int, run_id: bytes, writer_id: int, seq: int, r
 # What the journal's tools and the readers use. Each yields plain dicts whose keys are the TypedDicts at the end.
 
 def local_last_step(root: str, run_id: bytes) -> int | None: ...
-def sync(paths: list[str], base_url: str | None, api_key: str | None, progress: Callable[[SyncProgress], None]) -> list[SyncResult]: ...
+def sync(
+    paths: list[str],
+    base_url: str | None,
+    api_key: str | None,
+    progress: Callable[[SyncProgress], None],
+    timeout_s: float = 5.0,
+) -> list[SyncResult]: ...
 def journal_list(root: str) -> list[JournalState]: ...
 def journal_frames(path: str) -> Iterator[JournalFrame]: ...
 def journal_fsck(path: str) -> JournalCheck: ...
@@ -100,6 +106,7 @@ class WriterStatus(TypedDict):
     backlog_frames: int
     backlog_bytes: int
     retries: int
+    rejected_frames: int
     kill_safe: bool
     connection: str
     journal: str
@@ -130,6 +137,7 @@ class SyncResult(TypedDict):
     rows: int
     base_url: str | None
     error: str | None
+    unreachable: bool
 
 @type_check_only
 class JournalState(TypedDict):

@@ -319,11 +319,12 @@ class Run:
             place = f"on the server: {self.url}"
         _term.termlog(f"run {self.name} ({self.id}) finished: {rows} {place}")
         lost = {"dropped rows": status.dropped_rows, "calls with a step behind the current one dropped": status.behind_rows,
-                "values dropped": status.dropped_values, "values kept as markers": status.marked_values}  # fmt: skip
+                "values dropped": status.dropped_values, "values kept as markers": status.marked_values,
+                "frames refused by the server": status.rejected_frames}  # fmt: skip
         told = [f"{count:,} {what}" for what, count in lost.items() if count]
         if told:
             _term.termwarn(f"run {self.name} ({self.id}): {', '.join(told)}")
-        if status.last_error and (status.backlog_frames or status.dropped_rows):
+        if status.last_error and (status.backlog_frames or status.dropped_rows or status.rejected_frames):
             _term.termwarn(f"run {self.name} ({self.id}): {status.last_error}")
 
     def __enter__(self) -> Run:  # noqa: PYI034 - nobody subclasses it

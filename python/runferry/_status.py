@@ -48,6 +48,9 @@ class RunStatus:
     """Their bytes."""
     retries: int = 0
     """Connections tried again."""
+    rejected_frames: int = 0
+    """Frames the server refused for good (too large, unknown kind): each is a counted GAP there, and a copy in `rejected/` of
+    `journal_dir`."""
     kill_safe: bool = False
     """Whether a `log` call that has returned survives `kill -9` of this process."""
     connection: str = "off"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -74,6 +78,56 @@ def test_finish_without_a_server_returns_in_time_and_names_the_command_that_send
         assert synced.returncode == 0, synced.stdout + synced.stderr
         assert [row["n"] for row in stored.rows(server.url, "local/absent/alone")] == list(range(500))
         stored.wait_for_state(server.url, "local/absent/alone", "finished")
+
+
+@pytest.mark.fault(78)
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("way", ["nobody listens", "nobody answers", "it is something else"])
+def test_sync_gives_up_a_server_that_is_not_there_in_seconds_however_many_journals_wait(tmp_path: Path, way: str) -> None:
+    for name in ("one", "two", "three"):
+        run = runferry.init(project="absent", id=name, dir=tmp_path, mode="offline", settings={"silent": True})
+        run.log({"n": 0})
+        run.finish()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = free_port() if way == "nobody listens" else listening.getsockname()[1]
+        if way == "it is something else":
+            threading.Thread(target=hang_up_rudely, args=(listening,), daemon=True).start()
+        begun = time.monotonic()
+        synced = command(tmp_path, "sync", str(tmp_path / "runferry"), "--base-url", f"http://127.0.0.1:{port}", "--timeout", "2")
+        took_s = time.monotonic() - begun
+    assert synced.returncode == 3, synced.stdout + synced.stderr
+    words = {
+        "nobody listens": "cannot reach the server",
+        "nobody answers": "does not answer",
+        "it is something else": "not a Runferry server",
+    }
+    assert synced.stdout.count(words[way]) == 3, synced.stdout
+    assert took_s < 12, "it is waited for once, not for each journal"
+
+
+def hang_up_rudely(listening: socket.socket) -> None:
+    """Answer each connection as no HTTP server does, until the socket is closed."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"220 mail.example.org ESMTP\r\n")
+
+
+@pytest.mark.timeout(120)
+def test_sync_finds_a_server_that_comes_up_while_it_tries(tmp_path: Path) -> None:
+    port = free_port()
+    run = runferry.init(project="absent", id="patient", dir=tmp_path, mode="offline", settings={"silent": True})
+    run.log({"n": 0})
+    run.finish()
+    syncing = ThreadPoolExecutor(1).submit(
+        command, tmp_path, "sync", str(tmp_path / "runferry"), "--base-url", f"http://127.0.0.1:{port}", "--timeout", "60"
+    )
+    with RunningServer(tmp_path / "data", port=port) as server:
+        synced = syncing.result(90)
+        assert synced.returncode == 0, synced.stdout + synced.stderr
+        assert [row["n"] for row in stored.rows(server.url, run.path)] == [0]
 
 
 @pytest.mark.timeout(120)

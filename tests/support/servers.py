@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,13 +30,13 @@ def server_environment() -> dict[str, str]:
 class RunningServer:
     """`python -m runferry.server` on free ports; use as a context manager."""
 
-    def __init__(self, data: Path, *arguments: str, cwd: Path | None = None, port: int = 0) -> None:
-        """Start it and wait for its one line.
+    def __init__(self, data: Path, *arguments: str, cwd: Path | None = None, port: int = 0, prefix: Sequence[str] = ()) -> None:
+        """Start it and wait for its one line. `prefix`: words before the command, as those of a network namespace.
 
         Raises:
             AssertionError: It ended before it was ready; the message holds what it said.
         """
-        command = [sys.executable, "-m", "runferry.server", "--port", str(port), "--data", str(data), *arguments]
+        command = [*prefix, sys.executable, "-m", "runferry.server", "--port", str(port), "--data", str(data), *arguments]
         self.log = data.parent / f"{data.name}.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=server_environment(), cwd=cwd or data.parent)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,12 +61,12 @@ def command(folder: Path, *words: str, text_in: str = "", **settings: str) -> su
 class Trainer:
     """A program that prints lines and is usually killed; a context manager."""
 
-    def __init__(self, code: str, folder: Path, **settings: str) -> None:
-        """Start it; journals go to `folder`, its stderr to `trainer.err` there."""
+    def __init__(self, code: str, folder: Path, *, prefix: Sequence[str] = (), **settings: str) -> None:
+        """Start it; journals go to `folder`, its stderr to `trainer.err` there. `prefix`: words before the command."""
         self.errors = folder / "trainer.err"
         with self.errors.open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-u", "-c", code],
+                [*prefix, sys.executable, "-u", "-c", code],
                 cwd=folder,
                 env=client_environment(folder, **settings),
                 stdin=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +14,12 @@ from runferry.errors import UsageError
 from runferry.settings import Settings, resolve
 
 if TYPE_CHECKING:
-    import argparse
-
     from runferry._native import SyncProgress, SyncResult
     from runferry.cli.command import Commands
 
 _PROBLEM, _UNREACHABLE = 1, 3
+_TIMEOUT_S = 5.0
+_MAX_TIMEOUT_S = 86_400.0
 
 
 def add(commands: Commands) -> None:
@@ -34,6 +35,14 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--base-url", metavar="URL", help="server to send to, instead of the configured one or the one the run was made for"
     )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=_TIMEOUT_S,
+        help="how long to try a server that cannot be reached or does not answer (default: %(default)g); one that answers but is busy "
+        "is given a minute without progress",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be sent")
 
 
@@ -42,7 +51,7 @@ def _run(asked: argparse.Namespace) -> int:
     missing = [path for path in paths if not Path(path).exists()]
     if missing:
         raise UsageError(f"{missing[0]} does not exist")
-    return _say_what_would_be_sent(paths) if asked.dry_run else _send(paths, asked.base_url)
+    return _say_what_would_be_sent(paths) if asked.dry_run else _send(paths, asked.base_url, asked.timeout)
 
 
 def _say_what_would_be_sent(paths: list[str]) -> int:
@@ -54,7 +63,14 @@ def _say_what_would_be_sent(paths: list[str]) -> int:
     return 0
 
 
-def _send(paths: list[str], base_url: str | None) -> int:
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= _MAX_TIMEOUT_S:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and {_MAX_TIMEOUT_S:g} seconds")
+    return seconds
+
+
+def _send(paths: list[str], base_url: str | None, timeout_s: float) -> int:
     from runferry import _native  # noqa: PLC0415 - as above
 
     settings = resolve(Settings(base_url=base_url) if base_url else None)
@@ -63,7 +79,7 @@ def _send(paths: list[str], base_url: str | None) -> int:
         def draw(state: SyncProgress) -> None:
             progress.update(state["sent_bytes"], state["total_bytes"], f"{size(state['sent_bytes'])} of {size(state['total_bytes'])}")
 
-        results = _native.sync(paths, settings.base_url, settings.api_key, draw)
+        results = _native.sync(paths, settings.base_url, settings.api_key, draw, timeout_s)
     rows = [_row(result) for result in results]
     if not rows:
         sys.stdout.write("no journals found\n")
@@ -72,8 +88,7 @@ def _send(paths: list[str], base_url: str | None) -> int:
     failed = [result for result in results if result["error"]]
     if not failed:
         return 0
-    is_nothing_sent = all(result["acked_frames"] == 0 for result in failed) and len(failed) == len(results)
-    is_unreachable = is_nothing_sent and all("reach" in (result["error"] or "") for result in failed)
+    is_unreachable = len(failed) == len(results) and all(result["unreachable"] for result in failed)
     return _UNREACHABLE if is_unreachable else _PROBLEM
 
 

@@ -10,6 +10,8 @@ pub mod inspect;
 pub mod intake;
 pub mod machine;
 mod pack;
+mod patience;
+mod rejected;
 pub mod rowspool;
 mod send;
 mod shared;

@@ -25,11 +25,12 @@ use runferry_transport::proto::Beat;
 use runferry_transport::retry::{Backoff, Pause};
 use runferry_transport::session::{Due, FrameSize, GapCause, Reaction, Resume, Session, Verdict};
 use runferry_transport::{Dial, RetryCause, TransportError};
-use runferry_wire::Header;
 use runferry_wire::record::Dropped;
+use runferry_wire::{Header, Kind};
 
 use crate::batch::gap_frame;
 use crate::clock::Clock;
+use crate::patience::{Attempt, Patience};
 use crate::shared::{Connection as State, Counters, Shared};
 use crate::source::Source;
 
@@ -51,6 +52,7 @@ pub(crate) struct Sender<D> {
     pub(crate) linger_ms: Arc<AtomicU64>,
     /// Not the living writer: `sync`, an adopter, a local server.
     pub(crate) is_replay: bool,
+    pub(crate) timeouts: Timeouts,
 }
 
 /// How a sender ended.
@@ -58,15 +60,18 @@ pub(crate) struct Sender<D> {
 pub(crate) enum Ended {
     /// All there is is durably on the server.
     Done,
+    /// The server says that it has more of this writer than there is here, and has acked none of it.
+    Claimed,
     /// It was told to.
     Stopped,
-    /// Only the user can help; or as many attempts failed as were allowed.
+    /// Only the user can help; or the patience is at its end.
     GaveUp(TransportError),
 }
 
 /// How one connection ended, without an error.
 enum Parted {
     Done,
+    Claimed,
     Stopped,
     Reconnect,
 }
@@ -78,38 +83,52 @@ pub(crate) fn run(sender: &Sender<impl Dial>, source: impl Source) {
         Err(error) => return sender.shared.set_error(format!("no network runtime: {error}")),
     };
     runtime.block_on(serve(sender, source, None, fastrand::Rng::new()));
+    // Not by dropping it: that waits for a name lookup under way, which can take half a minute.
+    runtime.shutdown_background();
 }
 
-/// Sends until the end. `most_failures`: give up after so many failed attempts in a row; `None`: never.
+/// Sends until the end. `patience`: when to give up a server that takes nothing; `None`: never.
 /// `random` spreads waits.
 pub(crate) async fn serve(
     sender: &Sender<impl Dial>,
     mut source: impl Source,
-    most_failures: Option<u32>,
+    mut patience: Option<Patience>,
     mut random: fastrand::Rng,
 ) -> Ended {
     let shared = &*sender.shared;
     let mut session = Session::new(shared.state().durable_next_seq, random.fork());
     let mut backoff = Backoff::new();
     let mut gaps = HashMap::new();
-    let (mut failures, mut furthest) = (0, 0);
     loop {
+        let (began_at, durable_before) = ((sender.clock.mono)(), session.durable_next_seq());
+        let mut has_answered = false;
         let parted = tokio::select! {
             biased;
             () = stopped(shared) => Ok(Parted::Stopped),
-            parted = connect(sender, &mut source, &mut session, &mut backoff, &mut gaps) => parted,
+            parted = connect(sender, &mut source, &mut session, &mut backoff, &mut gaps, &mut has_answered) => parted,
         };
         let now = (sender.clock.mono)();
+        let has_progressed = session.durable_next_seq() > durable_before;
+        // A server that drains has said when it wants to be asked again, however the stream then ended.
+        let drained = session.reconnect_at().map_or(Duration::ZERO, |at| at.saturating_sub(now));
         let pause = match parted {
             Ok(Parted::Done) => {
                 shared.change(|state| state.connection = State::Done);
                 return Ended::Done;
             }
+            Ok(Parted::Claimed) => {
+                shared.change(|state| state.connection = State::Done);
+                return Ended::Claimed;
+            }
             Ok(Parted::Stopped) => return Ended::Stopped,
-            Ok(Parted::Reconnect) => {
+            Ok(Parted::Reconnect) if has_progressed => {
                 session.disconnected(None);
                 backoff.closed(now);
-                session.reconnect_at().map_or(Duration::ZERO, |at| at.saturating_sub(now))
+                drained
+            }
+            Ok(Parted::Reconnect) => {
+                session.disconnected(None);
+                drained.max(backoff.drained(now, random.f64()))
             }
             Err(error) => {
                 session.disconnected(Some(&error));
@@ -119,16 +138,14 @@ pub(crate) async fn serve(
                     state.last_error = error.to_string();
                 });
                 let pause = backoff.failed(&error, now, random.f64());
-                // Attempts that brought something forward do not count.
-                failures = if session.durable_next_seq() > furthest { 1 } else { failures + 1 };
-                furthest = furthest.max(session.durable_next_seq());
-                if most_failures.is_some_and(|most| failures >= most) {
-                    return Ended::GaveUp(error);
-                }
-                match pause {
-                    Pause::For(pause) => pause,
-                    Pause::Forever => return Ended::GaveUp(error),
-                }
+                let attempt = Attempt { error: &error, pause, began_at, now, has_answered, has_progressed };
+                let pause = match (&mut patience, pause) {
+                    (Some(patience), _) => patience.after(attempt),
+                    (None, Pause::For(pause)) => Some(pause),
+                    (None, Pause::Forever) => None,
+                };
+                let Some(pause) = pause else { return Ended::GaveUp(error) };
+                pause.max(drained)
             }
         };
         tokio::select! {
@@ -163,10 +180,12 @@ async fn connect(
     session: &mut Session,
     backoff: &mut Backoff,
     gaps: &mut HashMap<u64, Bytes>,
+    has_answered: &mut bool,
 ) -> Result<Parted, TransportError> {
     let shared = &*sender.shared;
-    let timeouts = Timeouts::default();
+    let timeouts = sender.timeouts;
     let door = Door::ask(&sender.dial, &sender.base_url, timeouts.connect).await?;
+    *has_answered = true;
     let (first_available_seq, next_seq) = source.bounds();
     let request = OpenRequest {
         open_frame: source.open_frame(),
@@ -184,8 +203,8 @@ async fn connect(
         state.connection = State::Connected;
         state.run_url = opened.run_url.clone().unwrap_or_default();
         state.storage_epoch.clone_from(&opened.storage_epoch);
-        state.notices.extend(opened.notices.iter().cloned());
     });
+    opened.notices.iter().for_each(|text| shared.notice(text.clone()));
     let resume = session.opened(&request, &opened, now);
     if let Resume::NewWriter { client_next_seq, .. } = resume
         && sender.is_replay
@@ -194,7 +213,7 @@ async fn connect(
         // All that lies here is there: a writer's disk was full and its last frames went to the server alone, or this is an old copy.
         shared.acked(client_next_seq, client_next_seq);
         part(&mut connection).await;
-        return Ok(Parted::Done);
+        return Ok(Parted::Claimed);
     }
     go_on(&resume, source, gaps, shared)?;
     shared.acked(opened.next_seq, 0);
@@ -236,7 +255,8 @@ async fn send_what_may_go(
     gaps: &mut HashMap<u64, Bytes>,
     outgoing: &Outgoing,
 ) -> Result<(), TransportError> {
-    let counters = &sender.shared.counters;
+    let shared = &*sender.shared;
+    let counters = &shared.counters;
     let mut round = Vec::new();
     let mut round_bytes = 0;
     loop {
@@ -260,7 +280,7 @@ async fn send_what_may_go(
             }
             Verdict::TooLarge { max_bytes } => {
                 let detail = format!("a frame of {} bytes, the server takes {max_bytes}", size.bytes);
-                put_gap(&frame, source, gaps, "rejected", &detail);
+                put_gap(&frame, source, gaps, shared, "rejected", &detail);
             }
             Verdict::NotBefore(_) | Verdict::Full | Verdict::Closed | Verdict::NotNext { .. } => break,
         }
@@ -294,7 +314,7 @@ fn heed(
                 GapCause::Corrupt => ("corrupt", "the server refuses its checksum".to_owned()),
             };
             if let Some(frame) = source.frame(seq).map_err(|reason| local_trouble(&reason))? {
-                put_gap(&frame, source, gaps, reason, &detail);
+                put_gap(&frame, source, gaps, shared, reason, &detail);
             }
         }
         Reaction::Linger(linger) => {
@@ -302,7 +322,7 @@ fn heed(
             sender.linger_ms.store(linger_ms, Ordering::Relaxed);
         }
         Reaction::Draining => {}
-        Reaction::Notice(text) => shared.change(|state| state.notices.push(text)),
+        Reaction::Notice(text) => shared.notice(text),
         Reaction::Closed => return Ok(Some(Parted::Reconnect)),
     }
     Ok(None)
@@ -346,9 +366,29 @@ fn go_on(
     }
 }
 
-/// Puts a GAP in the place of a frame.
-fn put_gap(frame: &Bytes, source: &impl Source, gaps: &mut HashMap<u64, Bytes>, reason: &str, detail: &str) {
+/// Puts a GAP in the place of a frame, and a copy of the frame where the journal's trimming does not reach it.
+fn put_gap(
+    frame: &Bytes,
+    source: &mut impl Source,
+    gaps: &mut HashMap<u64, Bytes>,
+    shared: &Shared,
+    reason: &str,
+    detail: &str,
+) {
     let Ok(header) = Header::decode(frame) else { return };
+    if header.kind != Kind::Gap {
+        let kept = match source.set_aside(&header, frame) {
+            Ok(folder) => format!("it is kept in {}", folder.display()),
+            Err(why) => format!("it is not kept ({why})"),
+        };
+        shared.set_error(format!(
+            "the server refuses frame {} with {} records ({detail}); a gap takes its place, {kept}",
+            header.seq, header.record_count
+        ));
+        if !gaps.contains_key(&header.seq) {
+            Counters::add(&shared.counters.rejected_frames, 1);
+        }
+    }
     let counts = Dropped { rows: u64::from(header.record_count), points: 0, bytes: frame.len() as u64 };
     let count = header.next_seq().saturating_sub(header.seq).min(u64::from(u32::MAX)) as u32;
     let gap = gap_frame(source.identity(), header.seq, count, 0, reason, counts, detail);

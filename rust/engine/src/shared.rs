@@ -13,6 +13,8 @@ use bytes::Bytes;
 
 /// Frames kept in memory for the sender, and while the disk is failing.
 pub(crate) const OUTBOX_BYTES: usize = 8 << 20;
+/// What the server had to say is kept so far back.
+const MOST_NOTICES: usize = 50;
 
 /// Counts since the writer's start.
 #[derive(Debug, Default)]
@@ -28,6 +30,7 @@ pub(crate) struct Counters {
     pub(crate) sent_frames: AtomicU64,
     pub(crate) sent_bytes: AtomicU64,
     pub(crate) retries: AtomicU64,
+    pub(crate) rejected_frames: AtomicU64,
     pub(crate) damaged_records: AtomicU64,
     pub(crate) panics: AtomicU64,
 }
@@ -190,6 +193,16 @@ impl Shared {
             while state.items.front().is_some_and(|item| item.next_seq <= durable) {
                 state.pop();
             }
+        });
+    }
+
+    /// Keeps what the server wants the user to read, the latest of it.
+    pub(crate) fn notice(&self, text: String) {
+        self.change(|state| {
+            if state.notices.len() >= MOST_NOTICES {
+                state.notices.remove(0);
+            }
+            state.notices.push(text);
         });
     }
 

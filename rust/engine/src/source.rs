@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use runferry_journal::{Disk, GapReason, Next, Reader};
+use runferry_wire::Header;
 use runferry_wire::record::Dropped;
 
 use crate::batch::{Identity, gap_frame};
 use crate::pack::chain;
+use crate::rejected::Rejected;
 use crate::shared::Shared;
 
 /// How often a journal that another process writes is looked at.
@@ -38,6 +40,9 @@ pub(crate) trait Source {
 
     /// Whether no frame will follow those there are.
     fn is_over(&self) -> bool;
+
+    /// Keeps a copy of a frame that the server refuses for good; the folder it lies in, or why there is none.
+    fn set_aside(&mut self, header: &Header, frame: &Bytes) -> Result<&Path, String>;
 }
 
 /// The journal of one writer, read by number.
@@ -47,11 +52,13 @@ struct JournalFrames {
     reader: Reader,
     /// A gap longer than one frame can cover is handed out in pieces.
     pending_gap: Option<(u64, u64, String, &'static str)>,
+    rejected: Rejected,
 }
 
 impl JournalFrames {
     fn new(disk: Arc<dyn Disk>, dir: &Path, from_seq: u64, identity: Identity) -> Self {
-        Self { identity, reader: Reader::open(disk, dir, from_seq), pending_gap: None }
+        let rejected = Rejected::new(disk.clone(), dir);
+        Self { identity, reader: Reader::open(disk, dir, from_seq), pending_gap: None, rejected }
     }
 
     fn frame(&mut self, seq: u64) -> Result<Option<Bytes>, String> {
@@ -137,6 +144,10 @@ impl Source for LiveSource {
     fn is_over(&self) -> bool {
         self.shared.state().is_finished
     }
+
+    fn set_aside(&mut self, header: &Header, frame: &Bytes) -> Result<&Path, String> {
+        self.journal.rejected.keep(&self.open_frame, header, frame)
+    }
 }
 
 /// The frames of a journal: of a dead writer, or of one in another process.
@@ -183,7 +194,7 @@ impl Source for JournalSource {
             return Ok(None);
         }
         let frame = self.frames.frame(seq)?;
-        if let Some(header) = frame.as_deref().and_then(|frame| runferry_wire::Header::decode(frame).ok()) {
+        if let Some(header) = frame.as_deref().and_then(|frame| Header::decode(frame).ok()) {
             self.next_seq = self.next_seq.max(header.next_seq());
         }
         Ok(frame)
@@ -199,5 +210,9 @@ impl Source for JournalSource {
 
     fn is_over(&self) -> bool {
         !self.is_live
+    }
+
+    fn set_aside(&mut self, header: &Header, frame: &Bytes) -> Result<&Path, String> {
+        self.frames.rejected.keep(&self.open_frame, header, frame)
     }
 }

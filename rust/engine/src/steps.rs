@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use runferry_journal::{Disk, Journal, JournalError, JournalOptions, Scan};
 use runferry_ring::{Consumer, Orphan};
-use runferry_transport::{Dial, TransportError};
+use runferry_transport::{Dial, Timeouts, TransportError};
 use runferry_wire::{Doc, Kind};
 
 use crate::adopt::{AdoptError, Left, read_open};
@@ -53,7 +53,7 @@ pub enum Sent {
 impl From<Ended> for Sent {
     fn from(ended: Ended) -> Self {
         match ended {
-            Ended::Done => Self::All,
+            Ended::Done | Ended::Claimed => Self::All,
             Ended::Stopped => Self::Stopped,
             Ended::GaveUp(error) => Self::GaveUp(error),
         }
@@ -197,6 +197,7 @@ fn sender<D: Dial + Clone>(
         shared,
         linger_ms,
         is_replay,
+        timeouts: Timeouts::default(),
     }
 }
 

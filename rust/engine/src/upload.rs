@@ -12,20 +12,21 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use runferry_journal::{RealDisk, ack, scan};
-use runferry_transport::Tcp;
+pub use runferry_transport::Timeouts;
+use runferry_transport::{RetryCause, Tcp, TransportError};
 use runferry_wire::Doc;
 
 use crate::adopt::{AdoptError, Adopted, adopt, lock_only, read_open};
 use crate::batch::Identity;
 use crate::clock::Clock;
 use crate::pack::chain;
+use crate::patience::Patience;
+use crate::rejected;
 use crate::send::{Ended, Sender, serve};
 use crate::shared::{Counters, Shared};
 use crate::source::JournalSource;
 use crate::thread;
 
-/// Attempts in a row without progress after which `sync` gives up: a few seconds, half a minute where nothing answers.
-const MOST_FAILURES: u32 = 6;
 /// How often a follower looks for new journals, and whether a writer it follows still lives.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -38,6 +39,8 @@ pub struct Destination {
     pub api_key: Option<String>,
     /// "runferry/0.1.0"
     pub client: String,
+    /// How long one attempt waits for the server.
+    pub timeouts: Timeouts,
 }
 
 /// What an upload did with one journal.
@@ -57,6 +60,8 @@ pub struct Uploaded {
     pub records: u64,
     /// Why not all of it is there; `None`: it is.
     pub error: Option<String>,
+    /// The reason is that no Runferry server answered.
+    pub is_unreachable: bool,
 }
 
 /// Numbers for a progress bar.
@@ -95,6 +100,7 @@ pub fn writer_dirs(path: &Path) -> Vec<PathBuf> {
             .flatten()
             .filter_map(|entry| entry.ok().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())))
             .map(|entry| entry.path())
+            .filter(|path| !path.ends_with(rejected::FOLDER))
             .collect();
         dirs.sort();
         dirs
@@ -121,7 +127,8 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Starts sending the journals in `dirs`; `destination` overrides where each was to go.
+    /// Starts sending the journals in `dirs`; `base_url` overrides where each was to go. `timeout`: for a server that cannot be
+    /// reached or does not answer; it is waited for once, not for each journal.
     ///
     /// # Errors
     /// The system gives no thread.
@@ -130,12 +137,18 @@ impl Upload {
         base_url: Option<String>,
         api_key: Option<String>,
         client: String,
+        timeout: Duration,
     ) -> std::io::Result<Self> {
         let progress = Arc::new(Mutex::new(Progress::default()));
         let is_stopping = Arc::new(AtomicBool::new(false));
         let current = Arc::new(Mutex::new(None));
         let (done, results) = sync_channel(1);
-        let job = UploadJob { progress: progress.clone(), is_stopping: is_stopping.clone(), current: current.clone() };
+        let job = UploadJob {
+            progress: progress.clone(),
+            is_stopping: is_stopping.clone(),
+            current: current.clone(),
+            timeout,
+        };
         let thread = thread::spawn("rf-sync-up", Arc::new(Shared::new(1)), move || {
             // Whoever started it may be gone.
             done.send(job.run(&dirs, base_url.as_deref(), api_key.as_deref(), &client)).ok();
@@ -170,20 +183,24 @@ struct UploadJob {
     progress: Arc<Mutex<Progress>>,
     is_stopping: Arc<AtomicBool>,
     current: Arc<Mutex<Option<Arc<Shared>>>>,
+    timeout: Duration,
 }
 
 impl UploadJob {
     fn run(&self, dirs: &[PathBuf], base_url: Option<&str>, api_key: Option<&str>, client: &str) -> Vec<Uploaded> {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
         let mut uploaded = Vec::new();
+        let mut unreachable = HashMap::new();
         let mut waiting: VecDeque<PathBuf> = dirs.iter().cloned().collect();
         while let Some(dir) = waiting.pop_front()
             && !self.is_stopping.load(Ordering::Acquire)
         {
-            let (result, heir) = self.upload(&runtime, &dir, base_url, api_key, client);
+            let (result, heir) = self.upload(&runtime, &dir, base_url, api_key, client, &mut unreachable);
             uploaded.push(result);
             waiting.extend(heir);
         }
+        // Not by dropping it: that waits for a name lookup under way, which can take half a minute.
+        runtime.shutdown_background();
         uploaded
     }
 
@@ -194,6 +211,7 @@ impl UploadJob {
         base_url: Option<&str>,
         api_key: Option<&str>,
         client: &str,
+        unreachable: &mut HashMap<String, String>,
     ) -> (Uploaded, Option<PathBuf>) {
         let mut result = Uploaded {
             dir: dir.to_owned(),
@@ -203,6 +221,7 @@ impl UploadJob {
             acked_frames: 0,
             records: 0,
             error: None,
+            is_unreachable: false,
         };
         let journal = match Held::take(dir) {
             Ok(journal) => journal,
@@ -232,8 +251,14 @@ impl UploadJob {
             base_url: base_url.to_owned(),
             api_key: api_key.map(ToOwned::to_owned),
             client: client.to_owned(),
+            timeouts: Timeouts { connect: self.timeout.min(Timeouts::default().connect), ..Timeouts::default() },
         };
-        let sending = send_journal(&journal, dir, &destination, &shared, Some(MOST_FAILURES), false);
+        if let Some(error) = unreachable.get(base_url) {
+            (result.error, result.is_unreachable) = (Some(error.clone()), true);
+            return (result, heir);
+        }
+        let patience = Some(Patience::new(self.timeout));
+        let sending = send_journal(&journal, dir, &destination, &shared, patience, false);
         let ended = runtime.block_on(async {
             tokio::pin!(sending);
             loop {
@@ -256,9 +281,16 @@ impl UploadJob {
         // A hint that is lost costs sending again.
         ack::write_hint(&RealDisk, dir, result.writer_id, durable).ok();
         result.error = match ended {
-            Ended::Done => None,
+            Ended::Done | Ended::Claimed => None,
             Ended::Stopped => Some("stopped".to_owned()),
-            Ended::GaveUp(error) => Some(chain(&error)),
+            Ended::GaveUp(error) => {
+                let text = chain(&error);
+                if is_silence(&error) && durable == 1 {
+                    result.is_unreachable = true;
+                    unreachable.insert(base_url.to_owned(), text.clone());
+                }
+                Some(text)
+            }
         };
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.total_frames = before.total_frames + result.frames;
@@ -266,6 +298,18 @@ impl UploadJob {
         progress.acked_frames = before.acked_frames + result.acked_frames;
         progress.sent_bytes = before.sent_bytes + journal.bytes;
         (result, heir)
+    }
+}
+
+/// Whether nobody was there who could have taken anything.
+fn is_silence(error: &TransportError) -> bool {
+    match error {
+        TransportError::Retry { cause, .. } => matches!(cause, RetryCause::Unreachable | RetryCause::TimedOut),
+        TransportError::NotRunferry { .. } => true,
+        TransportError::BadAddress { .. }
+        | TransportError::PauseAuth { .. }
+        | TransportError::Blocked { .. }
+        | TransportError::Incompatible { .. } => false,
     }
 }
 
@@ -332,7 +376,7 @@ async fn send_journal(
     dir: &Path,
     destination: &Destination,
     shared: &Arc<Shared>,
-    most_failures: Option<u32>,
+    patience: Option<Patience>,
     is_live: bool,
 ) -> Ended {
     let sender = Sender {
@@ -344,10 +388,11 @@ async fn send_journal(
         shared: shared.clone(),
         linger_ms: Arc::new(AtomicU64::new(0)),
         is_replay: true,
+        timeouts: destination.timeouts,
     };
     let open_frame = journal.open_frame.clone().into();
     let source = JournalSource::new(Arc::new(RealDisk), dir, journal.identity, open_frame, journal.bounds, is_live);
-    serve(&sender, source, most_failures, fastrand::Rng::new()).await
+    serve(&sender, source, patience, fastrand::Rng::new()).await
 }
 
 /// Keeps sending what lies and what arrives in some folders, until it is dropped or stopped.
@@ -444,6 +489,7 @@ impl FollowJob {
                 () = stop.stop.notified() => {}
             }
         });
+        runtime.shutdown_background(); // as in `UploadJob::run`
     }
 
     /// Whether the journal is new.
@@ -488,9 +534,11 @@ impl FollowJob {
             let shared = Arc::new(Shared::new(1));
             let sending = send_journal(&journal, dir, &self.destination, &shared, None, is_live);
             if !is_live {
-                if sending.await == Ended::Done {
+                let ended = sending.await;
+                if matches!(ended, Ended::Done | Ended::Claimed) {
                     ack::write_hint(&RealDisk, dir, journal.identity.writer_id, journal.bounds.1).ok();
-                    if self.which == Which::OrphansOf {
+                    // What the server only claims to have stays here all the same.
+                    if self.which == Which::OrphansOf && ended == Ended::Done {
                         // All of it is durably on the server, and nobody will write to it again.
                         runferry_journal::remove(&RealDisk, dir).ok();
                     }

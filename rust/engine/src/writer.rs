@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use runferry_journal::{Journal, JournalError, JournalOptions, Lock, LockError, LockInfo, RealDisk};
 use runferry_ring::{CreateError, Placement, Producer};
-use runferry_transport::Tcp;
+use runferry_transport::{Tcp, Timeouts};
 use runferry_wire::{Doc, Kind};
 use thiserror::Error;
 
@@ -132,6 +132,7 @@ pub struct Status {
     pub marked_values: u64,
     pub damaged_records: u64,
     pub retries: u64,
+    pub rejected_frames: u64,
     pub lag_s: f64,
     pub backlog_frames: u64,
     pub backlog_bytes: u64,
@@ -244,6 +245,7 @@ impl Writer {
                 shared: shared.clone(),
                 linger_ms,
                 is_replay: false,
+                timeouts: Timeouts::default(),
             };
             let source = LiveSource::new(shared.clone(), disk, &dir, open_frame.into(), options.identity);
             threads.push(thread::spawn("rf-send", shared.clone(), move || send::run(&sender, source))?);
@@ -333,7 +335,8 @@ impl Writer {
     pub fn wait_acked(&self, timeout: Duration) -> bool {
         !self.is_online
             || self.shared.wait(timeout, |state| {
-                state.connection == Connection::Blocked || state.is_finished && state.durable_next_seq >= state.next_seq
+                matches!(state.connection, Connection::Blocked | Connection::Incompatible)
+                    || state.is_finished && state.durable_next_seq >= state.next_seq
             })
     }
 
@@ -401,6 +404,7 @@ impl Writer {
             marked_values: get(&counters.marked_values),
             damaged_records: get(&counters.damaged_records),
             retries: get(&counters.retries),
+            rejected_frames: get(&counters.rejected_frames),
             lag_s: waiting.clone().next().map_or(0.0, |item| now.saturating_sub(item.packed_at).as_secs_f64()),
             backlog_frames: state.next_seq.saturating_sub(state.durable_next_seq),
             backlog_bytes: waiting.map(|item| item.frame.len() as u64).sum(),

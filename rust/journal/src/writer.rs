@@ -484,12 +484,16 @@ pub fn remove(disk: &dyn Disk, dir: &Path) -> Result<(), JournalError> {
     let mut names: Vec<_> = disk.list(dir).map_err(|error| JournalError::io("list", dir, error))?.into_iter().collect();
     // The lock goes last: whoever finds it gone finds nothing else either.
     names.sort_by_key(|entry| (entry.name == "LOCK", entry.name.clone()));
-    for entry in names {
+    let keeps_folders = names.iter().any(|entry| entry.is_dir);
+    for entry in names.into_iter().filter(|entry| !entry.is_dir) {
         let path = dir.join(entry.name);
         match disk.unlink(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(JournalError::io("remove", &path, error)),
             Ok(()) | Err(_) => {}
         }
+    }
+    if keeps_folders {
+        return Ok(());
     }
     disk.remove_dir(dir).map_err(|error| JournalError::io("remove", dir, error))
 }

@@ -9,7 +9,7 @@ use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use runferry_engine::upload::{Destination, Follower as EngineFollower, Upload, Which, writer_dirs};
+use runferry_engine::upload::{Destination, Follower as EngineFollower, Timeouts, Upload, Which, writer_dirs};
 use runferry_engine::{adopt, inspect};
 
 use crate::errors::text_of;
@@ -24,17 +24,20 @@ pub(crate) fn local_last_step(py: Python<'_>, root: PathBuf, run_id: [u8; 16]) -
 }
 
 #[pyfunction]
+#[pyo3(signature = (paths, base_url, api_key, progress, timeout_s=5.0))]
 pub(crate) fn sync<'py>(
     py: Python<'py>,
     paths: Vec<PathBuf>,
     base_url: Option<String>,
     api_key: Option<String>,
     progress: &Bound<'py, PyAny>,
+    timeout_s: f64,
 ) -> PyResult<Bound<'py, PyList>> {
     let mut dirs: Vec<PathBuf> = paths.iter().flat_map(|path| writer_dirs(path)).collect();
     dirs.sort();
     dirs.dedup();
-    let mut upload = Upload::start(dirs, base_url, api_key, CLIENT.to_owned())?;
+    let timeout = Duration::try_from_secs_f64(timeout_s).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let mut upload = Upload::start(dirs, base_url, api_key, CLIENT.to_owned(), timeout)?;
     let uploaded = loop {
         let waited = py.detach(|| upload.wait(PROGRESS_EVERY));
         let now = upload.progress();
@@ -64,6 +67,7 @@ pub(crate) fn sync<'py>(
         dict.set_item("rows", one.records)?;
         dict.set_item("base_url", py.None())?;
         dict.set_item("error", one.error)?;
+        dict.set_item("unreachable", one.is_unreachable)?;
         list.append(dict)?;
     }
     Ok(list)
@@ -151,6 +155,7 @@ impl Follower {
             base_url: base_url.unwrap_or_default().to_owned(),
             api_key: api_key.map(ToOwned::to_owned),
             client: CLIENT.to_owned(),
+            timeouts: Timeouts::default(),
         };
         Ok(Self { inner: EngineFollower::start(vec![root], destination, Which::OrphansOf)? })
     }
@@ -165,7 +170,8 @@ impl Follower {
     #[new]
     #[pyo3(signature = (paths, base_url, api_key=None))]
     fn new(paths: Vec<PathBuf>, base_url: String, api_key: Option<String>) -> PyResult<Self> {
-        let destination = Destination { base_url, api_key, client: CLIENT.to_owned() };
+        let timeouts = Timeouts::default();
+        let destination = Destination { base_url, api_key, client: CLIENT.to_owned(), timeouts };
         Ok(Self { inner: EngineFollower::start(paths, destination, Which::Offline)? })
     }
 

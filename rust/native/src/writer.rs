@@ -352,6 +352,7 @@ impl Writer {
         dict.set_item("backlog_frames", status.backlog_frames)?;
         dict.set_item("backlog_bytes", status.backlog_bytes)?;
         dict.set_item("retries", status.retries)?;
+        dict.set_item("rejected_frames", status.rejected_frames)?;
         dict.set_item("kill_safe", status.kill_safe)?;
         dict.set_item("connection", status.connection)?;
         dict.set_item(

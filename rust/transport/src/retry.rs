@@ -80,6 +80,15 @@ impl Backoff {
         }
     }
 
+    /// The stream was closed in order (`Drain`) before it brought anything forward: how long to wait at least. A server that
+    /// drains every stream at once would else be asked as fast as it answers.
+    pub fn drained(&mut self, now: Duration, random: f64) -> Duration {
+        self.closed(now);
+        let ceiling = doubled(FIRST_WAIT, self.failures, LONGEST_WAIT);
+        self.failures = self.failures.saturating_add(1);
+        ceiling.mul_f64(unit(random))
+    }
+
     /// The stream was closed in order (`Drain`): failures before it are forgotten if it had lived long enough.
     pub fn closed(&mut self, now: Duration) {
         if self.opened_at.take().is_some_and(|opened_at| now.saturating_sub(opened_at) >= HEALTHY_AFTER) {
@@ -158,6 +167,20 @@ mod tests {
 
         assert_eq!(backoff.failures(), 10);
         assert_eq!(wait(backoff.failed(&lost(None), now, LATEST)), LONGEST_WAIT);
+    }
+
+    #[test]
+    fn a_server_that_drains_every_stream_at_once_is_asked_less_and_less() {
+        let mut backoff = Backoff::new();
+        let mut waits = Vec::new();
+        for second in 0..10 {
+            backoff.opened(Duration::from_secs(second));
+            waits.push(backoff.drained(Duration::from_secs(second), LATEST).as_millis());
+        }
+
+        assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
+        backoff.opened(Duration::from_secs(100));
+        assert_eq!(backoff.drained(Duration::from_secs(130), LATEST), FIRST_WAIT);
     }
 
     #[test]

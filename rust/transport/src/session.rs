@@ -39,8 +39,10 @@ pub const FIRST_ACK_TIMEOUT: Duration = Duration::from_secs(30);
 pub const LONGEST_ACK_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// A frame whose checksum the server refuses is sent so many times more.
 pub const CHECKSUM_RESENDS: u32 = 3;
-/// More rewinds than this without a newly durable frame are a server that goes in circles.
+/// More rewinds and refused frames than this without a newly durable frame are a server that goes in circles.
 const MAX_IDLE_REWINDS: u32 = 100;
+/// More words than this from one beat to the next are a server that keeps us busy with listening.
+const MAX_EVENTS_A_BEAT: u32 = 100_000;
 /// How a [`Event::Rewind`] names a frame whose checksum did not fit.
 const CHECKSUM: &str = "checksum";
 
@@ -201,6 +203,8 @@ struct Stream {
     /// When the oldest question without an answer was asked, or the last progress after it.
     waiting_since: Option<Duration>,
     is_draining: bool,
+    /// Since the last beat.
+    events: u32,
 }
 
 /// A frame whose checksum the server refused.
@@ -271,6 +275,7 @@ impl Session {
             beat_at: now, // at once: its answer says what is durable
             waiting_since: None,
             is_draining: false,
+            events: 0,
         });
         self.go_back(opened.next_seq, first_available_seq)
     }
@@ -312,6 +317,10 @@ impl Session {
     /// to Bye, after which the caller needs no session. Close the connection.
     pub fn told(&mut self, event: Event, now: Duration) -> Result<Reaction, TransportError> {
         let Some(stream) = self.stream.as_mut() else { return Ok(Reaction::Nothing) };
+        stream.events += 1;
+        if stream.events > MAX_EVENTS_A_BEAT {
+            return Err(TransportError::broken(format!("it said {MAX_EVENTS_A_BEAT} things within one beat")));
+        }
         match event {
             Event::Ack { received_next_seq, durable_next_seq } => self.acked(received_next_seq, durable_next_seq, now),
             Event::Credit { total_bytes } => {
@@ -329,6 +338,8 @@ impl Session {
                 if seq < stream.durable_next_seq || seq >= stream.highest_sent_seq {
                     return Err(out_of_bounds("rejects frame", seq, stream));
                 }
+                // The GAP in a frame's place can be refused as well, and then again.
+                self.turned_back()?;
                 // The second of two refused frames is reached again anyway; going there now would skip what lies between.
                 if seq < self.next_seq {
                     self.resend_from(seq, now);
@@ -379,6 +390,7 @@ impl Session {
         }
         if now >= stream.beat_at {
             stream.beat_at = now.saturating_add(BEAT_EVERY);
+            stream.events = 0;
             stream.waiting_since.get_or_insert(now);
             return Ok(Due::Beat);
         }
@@ -444,14 +456,8 @@ impl Session {
         if next_seq == 0 || next_seq > stream.highest_sent_seq {
             return Err(out_of_bounds("rewinds to", next_seq, stream));
         }
-        self.idle_rewinds += 1;
-        if self.idle_rewinds > MAX_IDLE_REWINDS {
-            self.idle_rewinds = 0;
-            return Err(TransportError::broken(format!(
-                "it rewound {MAX_IDLE_REWINDS} times without storing anything"
-            )));
-        }
         let first_available_seq = stream.first_available_seq;
+        self.turned_back()?;
         self.resend_from(next_seq, now);
         if reason == CHECKSUM {
             let times = self.refused.filter(|refused| refused.seq == next_seq).map_or(0, |refused| refused.times) + 1;
@@ -462,6 +468,18 @@ impl Session {
             }
         }
         Ok(Reaction::Resume(self.go_back(next_seq, first_available_seq)))
+    }
+
+    /// The server wants something again.
+    fn turned_back(&mut self) -> Result<(), TransportError> {
+        self.idle_rewinds += 1;
+        if self.idle_rewinds > MAX_IDLE_REWINDS {
+            self.idle_rewinds = 0;
+            return Err(TransportError::broken(format!(
+                "it sent us back {MAX_IDLE_REWINDS} times without storing anything"
+            )));
+        }
+        Ok(())
     }
 
     /// The server ignores what is in flight from `seq` on, and expects that.

@@ -289,6 +289,41 @@ fn the_second_of_two_rejected_frames_does_not_skip_what_lies_between() {
     assert_eq!(session.next_seq(), 4);
 }
 
+// fault: 58
+#[test]
+fn a_server_that_refuses_the_gap_in_place_of_a_frame_as_well_is_broken() {
+    let mut session = session_with_sent(9);
+
+    let end = (0..1_000)
+        .map(|_| {
+            session.offer(frame(4), NOW);
+            session.told(Event::Reject { seq: 4, reason: String::new() }, NOW)
+        })
+        .find(Result::is_err);
+
+    assert!(is_broken(&end.expect("an end")));
+}
+
+// fault: 58
+#[test]
+fn a_server_that_never_stops_talking_is_broken_and_one_that_talks_much_is_not() {
+    let mut session = new_session();
+    session.opened(&request(1, 100), &answer(1, u64::MAX), NOW);
+    let credit = || Event::Credit { total_bytes: u64::MAX };
+
+    for second in 0..60 {
+        let now = NOW + Duration::from_secs(second);
+        session.due(now).expect("in time");
+        session.told(ack(1, 1), now).expect("the beat's answer");
+        for _ in 0..9_000 {
+            session.told(credit(), now).expect("much, and not too much");
+        }
+    }
+    let end = (0..1_000_000).map(|_| session.told(credit(), NOW + Duration::from_secs(60))).find(Result::is_err);
+
+    assert!(is_broken(&end.expect("an end")));
+}
+
 #[test]
 fn a_reject_of_what_was_not_sent_breaks_the_connection() {
     assert!(is_broken(&session_with_sent(5).told(Event::Reject { seq: 6, reason: String::new() }, NOW)));
