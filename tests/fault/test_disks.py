@@ -125,6 +125,8 @@ def test_a_full_disk_without_a_server_costs_counted_rows_and_the_server_sees_the
     assert numbers == sorted(set(numbers))
     assert len(numbers) == number - dropped
     assert numbers[-100:] == list(range(number - 100, number))
+    # What frames say about the run is applied a moment after they are durable.
+    wait_until(lambda: sum(gap["rows"] for gap in stored.gaps(server.url, run.path)) >= dropped, "the gaps are shown")
     gaps = stored.gaps(server.url, run.path)
     assert sum(gap["rows"] for gap in gaps) == dropped, gaps
     assert {gap["reason"] for gap in gaps} == {"dropped"}
