@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import struct
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -214,6 +215,20 @@ def test_a_bad_request_is_answered_in_words(api: httpx.Client, path: str, status
     error = models.Error.model_validate(answer.json()).error
     assert (answer.status_code, error.code) == (status, code)
     assert error.message
+
+
+def test_a_long_address_is_read_whole_however_the_network_cuts_it(server: RunningServer, api: httpx.Client) -> None:
+    filters = "%5B" * 20_000
+    host, port = server.url.removeprefix("http://").split(":")
+
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(f"GET /api/v1/runs?filters={filters[: len(filters) // 2]}".encode())
+        assert api.get("/api/v1/runs").status_code == 200  # one loop serves both: it has read the first half by now
+        connection.sendall(f"{filters[len(filters) // 2 :]} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        head, _, body = b"".join(iter(lambda: connection.recv(65536), b"")).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["error"]["code"] == "bad_filter"
 
 
 def test_too_many_keys_are_refused(api: httpx.Client, trained: ScriptedWriter) -> None:

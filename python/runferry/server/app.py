@@ -49,6 +49,9 @@ logger = logging.getLogger(__name__)
 EXIT_REFUSED = 2
 READ_THREADS = 16
 HTTP_SHUTDOWN_S = 5
+# A thousand metric names fit into one address. The parser's own 16 KiB are measured only while a head is incomplete,
+# so the same long address would pass or fail by how the network cut it.
+MAX_HEAD_BYTES = 256 << 10
 
 
 class StartError(Exception):
@@ -140,6 +143,7 @@ class _HttpServer(uvicorn.Server):
                 timeout_graceful_shutdown=HTTP_SHUTDOWN_S,
                 server_header=False,
                 timeout_keep_alive=65,
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             )
         )
 
