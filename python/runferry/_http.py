@@ -106,6 +106,7 @@ class Server:
             headers["Authorization"] = f"Bearer {key}"
         try:
             try:
+                _look_up(connection.host, connection.port, connection.timeout)
                 connection.request("GET", target, headers=headers)
                 response = connection.getresponse()
             except OSError as error:
@@ -137,6 +138,36 @@ class Server:
         if response.status in _UNAUTHORIZED:
             return AuthenticationError(f"{self.base_url} refuses the key: {text or response.reason}")
         return CommError(f"{self.base_url}{path} answers {response.status}: {text or response.reason}")
+
+
+def _look_up(host: str, port: int, timeout_s: float | None) -> None:
+    """Wait for the resolver, but not longer than for the server: the system's own patience with it cannot be set.
+
+    Raises:
+        TimeoutError: No answer in time. The thread that asked ends when the resolver does.
+        OSError: The name is not known.
+    """
+    import socket  # noqa: PLC0415 - as above
+    from queue import Empty, SimpleQueue  # noqa: PLC0415 - as above
+    from threading import Thread  # noqa: PLC0415 - as above
+
+    answer: SimpleQueue[OSError | None] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            answer.put(error if isinstance(error, OSError) else OSError(f"{host!r} is no name of a host: {error}"))
+        else:
+            answer.put(None)
+
+    Thread(target=ask, name="rf-look-up", daemon=True).start()
+    try:
+        error = answer.get(timeout=timeout_s)
+    except Empty:
+        raise TimeoutError(f"the name {host!r} was not resolved in {timeout_s:g} s") from None
+    if error is not None:
+        raise error
 
 
 def _json(body: bytes) -> Any:

@@ -6,6 +6,7 @@ Delay, jitter, a rate, small pieces, silence in one direction or both, an end af
         faulty.write.both(delay_s=0.5)
         faulty.write.down(is_held=True)           # nothing comes back any more; bytes wait, as they do when packets are lost
         faulty.write.reset_all()
+        faulty.write.spoil_next(up=Lane(end_after_bytes=100))     # the next connection alone
 
 TCP is ended here and begun anew on the other side, so bytes are never lost in the middle of a connection: what is held arrives when
 the hold ends, or never, if the connection is reset before. The proxy runs in a thread of its own, on one event loop.
@@ -20,6 +21,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,9 @@ class Lane:
     """Nothing goes on for the time being."""
 
 
+NO_FAULTS = Lane()
+
+
 class FaultProxy:
     """One listening port before one server; a context manager."""
 
@@ -64,7 +69,9 @@ class FaultProxy:
         """Listen; `port` 0: any free one."""
         self._target = (target_host, target_port)
         self._lanes = {"up": Lane(), "down": Lane()}
+        self._next: deque[dict[str, Lane]] = deque()
         self._links: set[_Link] = set()
+        self._latest: _Link | None = None
         self.live_s: float | None = None
         """Each connection is reset after so long."""
         self.accepted_at: list[float] = []
@@ -88,9 +95,24 @@ class FaultProxy:
         self.up(**faults)
         self.down(**faults)
 
+    def spoil_next(self, up: Lane = NO_FAULTS, down: Lane = NO_FAULTS) -> None:
+        """Faults of the next connection alone, for as long as it lives; called again: of the one after it."""
+        self._next.append({"up": up, "down": down})
+
+    def spoil_latest(self, up: Lane = NO_FAULTS, down: Lane = NO_FAULTS) -> None:
+        """Faults of the connection that was accepted last, and of no other."""
+        assert self._latest is not None
+        self._latest.lanes = {"up": up, "down": down}
+
+    @property
+    def is_spoiling_next(self) -> bool:
+        """The connection that `spoil_next` waits for has not come yet."""
+        return bool(self._next)
+
     def heal(self) -> None:
-        """No faults any more."""
+        """No faults any more, but for those of single connections."""
         self._lanes = {"up": Lane(), "down": Lane()}
+        self._next.clear()
         self.live_s = None
         self._wake()
 
@@ -98,6 +120,11 @@ class FaultProxy:
         """RST to both sides of every connection; how many there were."""
         links: int = self._call(self._reset_all())
         return links
+
+    def reset_latest(self) -> None:
+        """RST to both sides of the connection that was accepted last."""
+        assert self._latest is not None
+        self._loop.call_soon_threadsafe(self._latest.end, "reset")
 
     @property
     def open_links(self) -> int:
@@ -120,9 +147,10 @@ class FaultProxy:
         """End everything."""
         self.close()
 
-    def lane(self, direction: str) -> Lane:
-        """The faults of a direction now."""
-        return self._lanes[direction]
+    @property
+    def lanes(self) -> dict[str, Lane]:
+        """The faults of both directions now."""
+        return self._lanes
 
     def _set(self, direction: str, faults: dict[str, Any]) -> None:
         self._lanes[direction] = replace(self._lanes[direction], **faults)
@@ -159,6 +187,8 @@ class FaultProxy:
             _end(writer, "reset")  # as if nobody listened, but for a moment of hope
             return
         link = _Link(self, (reader, writer), to_server)
+        link.lanes = self._next.popleft() if self._next else None
+        self._latest = link
         self._links.add(link)
         try:
             await link.run()
@@ -177,6 +207,8 @@ class _Link:
     ) -> None:
         self._proxy = proxy
         self._client, self._server = client, server
+        self.lanes: dict[str, Lane] | None = None
+        """Of this connection alone; None: as everywhere."""
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
 
@@ -209,7 +241,7 @@ class _Link:
         arrives_at = 0.0
         try:
             while chunk := await reader.read(CHUNK_BYTES):
-                lane = self._proxy.lane(direction)
+                lane = self._lane(direction)
                 late_s = lane.delay_s + random.random() * lane.jitter_s
                 arrives_at = max(arrives_at, time.monotonic() + late_s)
                 await on_the_way.put((arrives_at, chunk))
@@ -247,9 +279,12 @@ class _Link:
                     if lane.bytes_per_s:
                         await asyncio.sleep(len(piece) / lane.bytes_per_s)
 
+    def _lane(self, direction: str) -> Lane:
+        return (self.lanes or self._proxy.lanes)[direction]
+
     async def _pass(self, direction: str) -> Lane:
         """Wait while the lane is held; its faults."""
-        while (lane := self._proxy.lane(direction)).is_held:
+        while (lane := self._lane(direction)).is_held:
             self._changed.clear()
             await self._changed.wait()
         return lane

@@ -11,6 +11,7 @@ Each side has an IPv4 and an IPv6 address, and a resolver configuration of its o
 from __future__ import annotations
 
 import os
+import platform
 import secrets
 import shutil
 import subprocess
@@ -51,7 +52,10 @@ class Side:
 
     def hosts(self, **addresses: str) -> None:
         """Names this side knows from now on, running programs too; dots are written as underscores."""
-        lines = [f"{address} {name.replace('_', '.')}\n" for name, address in {"localhost": "127.0.0.1", **addresses}.items()]
+        lines = [
+            f"{address} {name.replace('_', '.')}\n"
+            for name, address in {"localhost": "127.0.0.1", platform.node(): "127.0.0.1", **addresses}.items()
+        ]
         (self.etc / "hosts").write_text("".join(lines), encoding="ascii")  # in place: the file is mounted
 
     def unplug(self) -> None:
