@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runferry.server import check
 from runferry.server.adopt import default_folders
 from runferry.server.app import run_server
 from runferry.server.settings import DEFAULT_PORT, Advertised, Settings, default_data_dir
@@ -23,7 +24,8 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         prog="runferry server",
         description="Serve runs: take them from training processes, keep them, show them. Stops on Ctrl-C or SIGTERM, losing nothing.",
-        epilog="example: runferry server --port 7070 --data ~/runs   then, to train: RUNFERRY_BASE_URL=http://127.0.0.1:7070",
+        epilog="`runferry server check` sees whether a data folder holds all that was acked. "
+        "example: runferry server --port 7070 --data ~/runs   then, to train: RUNFERRY_BASE_URL=http://127.0.0.1:7070",
     )
     options.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)")
     options.add_argument(
@@ -63,8 +65,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the server with these arguments; returns the exit code."""
-    told = parser().parse_args(argv)
+    """Run the server with these arguments, or check its data; returns the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["check"]:
+        return check.main(words[1:])
+    told = parser().parse_args(words)
     logging.basicConfig(level=logging.INFO if told.verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for folder in told.adopt or ():
         if not folder.is_dir():

@@ -29,6 +29,7 @@ from runferry.server.apply import Applier
 from runferry.server.data_dir import DataDir, DataDirError
 from runferry.server.http.app import read_door
 from runferry.server.http.context import ReadContext
+from runferry.server.http.slow_heads import impatient_protocol
 from runferry.server.ingest.door import Ingest, PortInUseError, WriteDoor
 from runferry.server.live import Hub
 from runferry.server.metadata.database import Database, NewerSchemaError
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-    from runferry.server.settings import Settings
+    from runferry.server.settings import Limits, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ async def _open_doors(
     context = ReadContext(Query(database, store), store, hub, settings.limits, threads, _native.__version__, advertised)
     applier.start()
     base_url = f"http://{_shown_host(settings.host)}:{read_port}"
-    http = _HttpServer(read_door(context, is_loopback=settings.is_loopback))
+    http = _HttpServer(read_door(context, is_loopback=settings.is_loopback), settings.limits)
     serving = asyncio.create_task(http.serve(sockets=[read_socket]))
     stop_following: Callable[[], None] | None = None
     try:
@@ -133,10 +134,12 @@ async def _open_doors(
 class _HttpServer(uvicorn.Server):
     """uvicorn on our loop: signals are ours, and so is the one line that says where it listens."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
+                http=impatient_protocol(limits.http_head_timeout_s),
+                limit_concurrency=limits.max_http_connections,
                 log_config=None,
                 access_log=False,
                 lifespan="off",

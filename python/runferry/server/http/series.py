@@ -54,7 +54,7 @@ def series_routes(context: ReadContext) -> APIRouter:
 
         def read() -> dict[str, Any]:
             cursor = context.store.cursor(run_id)  # first: what arrives in between comes twice, never not at all
-            limit = min(buckets, context.limits.max_buckets)
+            limit = min(buckets, context.limits.max_buckets, max(1, context.limits.max_answer_buckets // max(1, len(names))))
             found = context.store.series(run_id, names, buckets=limit, min_step=min_step, max_step=max_step)
             return {"cursor": cursor, "series": [series_answer(item) for item in found]}
 

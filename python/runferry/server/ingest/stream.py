@@ -339,6 +339,15 @@ async def _serve(ingest: Ingest, context: Context) -> None:
         return
     if message.open.storage_epoch and message.open.storage_epoch != ingest.store.epoch:
         logger.warning("writer %016x knows another storage epoch: this store was restored or replaced", opened.writer_id)
+    if message.open.first_available_seq > opened.next_seq:
+        logger.error(
+            "ALARM: writer %016x of run %s was acked frames up to %d and has let them go, this store holds them up to %d: it was "
+            "restored from an older copy, or has lost data",
+            opened.writer_id,
+            opened.run_id.hex(),
+            message.open.first_available_seq - 1,
+            opened.next_seq - 1,
+        )
     stream = WriterStream(ingest, context, opened, is_replay=message.open.replay)
     with ingest.registered(stream, opened):
         await stream.run()

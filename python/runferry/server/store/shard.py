@@ -12,17 +12,27 @@ there after a restart, and the caller asks again.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from runferry.server.store import schema
 from runferry.server.store.protocol import OutcomeUnknownError, StoreBusyError, StoreError, StoreFullError
 
+_log = logging.getLogger(__name__)
+
 READERS = 4
+READ_LIMIT_S = 30.0
+"""A read that takes longer is cut: while it lasts, nothing behind it in the write-ahead log can be folded back."""
+_STEPS_A_LOOK = 20_000
+WAL_ALARM_BYTES = 512 << 20
+"""Some reader holds the write-ahead log open when it becomes as long as this."""
+WAL_LOOK_S = 10.0
 BUSY_TIMEOUT_MS = 5_000
 """Whoever waits for a lock this long gives up, and tries the whole again later."""
 CACHE_KIB = 65_536
@@ -76,6 +86,7 @@ class Shard:
         self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         self._readers = threading.BoundedSemaphore(READERS)
         self._generation = 0
+        self._wal_look_at = 0.0
         self._is_closed = False
         with self._write_lock:
             self._open_writer()
@@ -130,6 +141,26 @@ class Shard:
                     raise StoreFullError(f"{self.path}: {error}") from error
                 self._drop_connections()
                 raise OutcomeUnknownError(f"{self.path}: COMMIT: {error}") from error
+            self._look_at_wal()
+
+    def _look_at_wal(self) -> None:
+        """Say loudly, once a minute at most, that somebody's read lets the log grow; ingest goes on all the same."""
+        now = time.monotonic()
+        if now < self._wal_look_at:
+            return
+        self._wal_look_at = now + WAL_LOOK_S
+        try:
+            wal_bytes = Path(f"{self.path}-wal").stat().st_size
+        except OSError:
+            return
+        if wal_bytes > WAL_ALARM_BYTES:
+            self._wal_look_at = now + 60.0
+            _log.error(
+                "%s-wal has grown to %d MiB: some process reads this database and does not end (ours are cut after %.0f s)",
+                self.path,
+                wal_bytes >> 20,
+                READ_LIMIT_S,
+            )
 
     def _explain(self, error: sqlite3.Error) -> StoreError:
         kind = StoreFullError if is_full(error) else StoreBusyError if is_busy(error) else StoreError
@@ -169,12 +200,17 @@ class Shard:
                 connection = self._idle.get_nowait()
             except queue.Empty:
                 connection = self._open_reader()
+            until = time.monotonic() + READ_LIMIT_S
+            connection.set_progress_handler(lambda: time.monotonic() > until, _STEPS_A_LOOK)
             try:
                 connection.execute("BEGIN")
                 yield connection
             except sqlite3.Error as error:
+                if time.monotonic() > until:
+                    raise StoreError(f"{self.path}: a read of more than {READ_LIMIT_S:.0f} s was cut") from error
                 raise StoreError(f"{self.path}: {error}") from error
             finally:
+                connection.set_progress_handler(None, 0)
                 with contextlib.suppress(sqlite3.Error):
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
