@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 live: list[Run] = []
 """Runs of this process that are not finished, oldest first."""
+finishing: list[Run] = []
+"""Those of them whose `finish` is under way in some thread."""
 _state: dict[str, Run | None] = {"active": None}
-_hooks = {"fork": False}
+_hooks = {"fork": False, "ending": False}
 
 
 def active() -> Run | None:
@@ -41,11 +43,21 @@ def add(run: Run) -> None:
 
 
 def remove(run: Run) -> None:
-    """Forget a finished run; if it was the active one the guards come back."""
+    """Forget a finished run; if it was the active one the guards come back, unless the process ends: nobody is to be told then."""
     if run in live:
         live.remove(run)
-    if active() is run:
+    if active() is run and not is_ending():
         activate(None)
+
+
+def end() -> None:
+    """The process ends: what is logged from now on is counted and nothing else, whoever still calls."""
+    _hooks["ending"] = True
+
+
+def is_ending() -> bool:
+    """Whether the process ends."""
+    return _hooks["ending"]
 
 
 def activate(run: Run | None) -> None:
@@ -61,6 +73,7 @@ def activate(run: Run | None) -> None:
 
 def _after_fork() -> None:
     """In the child: no native method may be reached without a look at the process it runs in."""
+    finishing.clear()
     for run in live:
         run._forget_native()  # noqa: SLF001 - the other half of the mechanism described above
     if active() is not None:

@@ -148,7 +148,7 @@ def init(  # noqa: PLR0913, PLR0917 - the signature of the W&B SDK
     allow = _in_notebook() if resolved.allow_val_change is None else resolved.allow_val_change
     run = Run(start, Config(config_values), allow_val_change=allow)
     _current.add(run)
-    _exit.install()
+    _exit.install(resolved)
     if rule != "create_new" or previous is None:
         _current.activate(run)
     _announce(run, start)

@@ -17,6 +17,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -29,7 +31,7 @@ from runferry._writer import DisabledWriter, open_writer
 from runferry.errors import JournalError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
     from runferry._native import Writer
@@ -46,13 +48,14 @@ class Run:
         self._notes = start.notes
         self._tags = start.tags
         self._is_finished = False
+        self._was_interrupted = False
         self._last_status = RunStatus()
         self.start_time = time.time()
         """Seconds since 1970 at which this process opened the run."""
         self._pid = os.getpid()
         self._fork_lock = threading.Lock()
         self._inherited: list[Writer | DisabledWriter] = []  # kept for ever: the threads a parent's writer would end are not here
-        self._writer: Writer | DisabledWriter = open_writer(start, config.as_dict(), step=start.starting_step)
+        self._writer: Writer | DisabledWriter = open_writer(start, config.as_dict(), step=start.starting_step, in_child=_log_of(self))
         self._last_values: Mapping[str, Any] = {}
         self.config = Config(config, self._publish_config, allow_val_change=allow_val_change)
         """The inputs of the run."""
@@ -120,26 +123,39 @@ class Run:
         Args:
             exit_code: 0, or None: the run is "finished"; anything else: "failed".
             quiet: True: print no receipt.
-            timeout: Seconds to wait for the server. None: the setting ``finish_timeout``.
+            timeout: Seconds to wait for the server. None: the setting ``finish_timeout``. The first Ctrl-C ends the waiting, and
+                ``finish`` returns; the second one interrupts the program as ever.
         """
         if self._is_finished:
             return
         self._is_finished = True
-        self.__dict__.pop("log", None)
+        if not _current.is_ending():
+            self.__dict__.pop("log", None)
         _current.remove(self)
         if not self._is_of_this_process():
             return
-        self._last_values = dict(self._writer.last_values())
         code = 0 if exit_code is None else exit_code
         waited_s = self.settings.finish_timeout if timeout is None else timeout
-        self._last_status = RunStatus.of(self._writer.finish(code, waited_s))
+        if isinstance(self._writer, DisabledWriter):
+            self._writer.is_ending = _current.is_ending()
+        _current.finishing.append(self)
+        try:
+            self._last_values = dict(self._writer.last_values())
+        except KeyboardInterrupt:  # the one that ends the waiting has come before it began
+            self._was_interrupted, waited_s = True, 0.0
+        ended = self._writer.finish(code, waited_s)
+        _current.finishing.remove(self)
+        self._was_interrupted |= bool(ended.get("interrupted"))
+        self._last_status = RunStatus.of(ended)
         if not quiet and not self.disabled:
             self._print_receipt(self._last_status)
 
     def status(self) -> RunStatus:
         """Counts and states of this process's writer, read from memory; after ``finish``, the last ones."""
-        if self._is_finished or not self._is_of_this_process():
+        if not self._is_of_this_process():
             return self._last_status
+        if self._is_finished:
+            return replace(self._last_status, ignored_rows=self._writer.ignored_rows)
         return RunStatus.of(self._writer.status())
 
     @property
@@ -266,7 +282,9 @@ class Run:
                 parent = self._writer
                 config = self.config.as_dict()
                 try:
-                    self._writer = open_writer(self._start, config, step=parent.step, parent_writer=parent.writer_id)
+                    self._writer = open_writer(
+                        self._start, config, step=parent.step, in_child=_log_of(self), parent_writer=parent.writer_id
+                    )
                 except JournalError as error:  # a training must not end because a worker of it finds no disk
                     _term.termwarn(f"run {self.id}: nothing that process {os.getpid()} logs is kept: {error}")
                     self._writer = DisabledWriter()
@@ -275,7 +293,7 @@ class Run:
                 self._bind_native()
                 if _current.active() is self:
                     _current.activate(self)
-                _exit.install()
+                _exit.install(self.settings)
         return self._writer
 
     def _is_of_this_process(self) -> bool:
@@ -290,7 +308,7 @@ class Run:
         self._fork_lock = threading.Lock()
 
     def _refuse_if_finished(self, call: str) -> None:
-        if self._is_finished:
+        if self._is_finished and not _current.is_ending():
             raise UsageError(
                 f"Run ({self.id}) is finished. The call to `{call}` will be ignored. Please make sure that you are using an active run."
             )
@@ -314,7 +332,8 @@ class Run:
         if self.offline:
             place = f"in the journal; show them: {show_command(folder)}"
         elif status.backlog_frames:
-            place = f"in the journal; {status.backlog_frames:,} frames not on the server yet, send them: runferry sync {self._start.root}"
+            send = f"runferry sync {_quoted(self._start.root)}"
+            place = f"in the journal; {status.backlog_frames:,} frames not on the server yet, send them: {send}"
         else:
             place = f"on the server: {self.url}"
         _term.termlog(f"run {self.name} ({self.id}) finished: {rows} {place}")
@@ -348,6 +367,18 @@ class Run:
     def __repr__(self) -> str:
         """Its path and state."""
         return f"<runferry.Run {self.path} ({'finished' if self._is_finished else self._start.mode})>"
+
+
+def _log_of(run: Run) -> Callable[..., None]:
+    """`Run.log` of the class, for the native writer of `run` to call in a forked child. It holds no reference that keeps the run alive."""
+    reference = weakref.ref(run)
+
+    def log(data: dict[str, Any], step: int | None, commit: bool | None) -> None:  # noqa: FBT001 - as `Run.log`
+        found = reference()
+        if found is not None:
+            Run.log(found, data, step, commit)
+
+    return log
 
 
 def show_command(folder: str) -> str:

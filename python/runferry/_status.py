@@ -34,6 +34,8 @@ class RunStatus:
     """Rows lost to a full ring or a full disk; each is a counted GAP on the server."""
     behind_rows: int = 0
     """Calls that named a step behind the current one and were dropped, as in the W&B SDK."""
+    ignored_rows: int = 0
+    """Calls after the process began to exit, or in a forked child whose rows are not wanted (setting `forked_children`)."""
     dropped_values: int = 0
     """Values under keys that cannot be stored (empty, longer than 1 KiB)."""
     marked_values: int = 0

@@ -15,6 +15,8 @@ from runferry import __version__
 from runferry.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runferry._native import Writer
     from runferry.settings import Settings
 
@@ -46,14 +48,25 @@ class Start:
     earlier_summary: dict[str, Any] = field(default_factory=dict)
 
 
-def open_writer(start: Start, config: dict[str, Any], *, step: int, parent_writer: int | None = None) -> Writer | DisabledWriter:
+def open_writer(
+    start: Start, config: dict[str, Any], *, step: int, in_child: Callable[..., None], parent_writer: int | None = None
+) -> Writer | DisabledWriter:
     """A writer for this process.
+
+    Args:
+        start: What `init` has decided.
+        config: The run's config.
+        step: First step.
+        in_child: Gets the arguments of `log` where a forked child calls the method it has inherited.
+        parent_writer: Number of the parent's writer, in a forked child.
 
     Raises:
         JournalError: The journal's folder cannot be made or written.
     """
     if start.mode == "disabled":
         return DisabledWriter()
+    if parent_writer is not None and start.settings.forked_children == "ignore":
+        return IgnoringWriter()
     from runferry import _native  # noqa: PLC0415 - 5 ms that `import runferry` shall not cost
     from runferry._convert import convert  # noqa: PLC0415 - as above
 
@@ -69,6 +82,7 @@ def open_writer(start: Start, config: dict[str, Any], *, step: int, parent_write
         journal_cap_bytes=settings.journal_cap_bytes,
         fsync=settings.fsync,
         api_key=settings.api_key,
+        in_child=in_child,
     )
 
 
@@ -121,6 +135,9 @@ class DisabledWriter:
         self._last_values: dict[str, Any] = {}
         self._is_finished = False
         self.step = 0
+        self.ignored_rows = 0
+        self.is_ending = False
+        """Set where the process ends: a call after `finish` is no error then."""
         self.writer_id = secrets.randbits(63) | 1
         self.journal_dir = ""
 
@@ -130,7 +147,7 @@ class DisabledWriter:
             raise TypeError("runferry.log must be passed a dictionary")
         if not all(isinstance(key, str) for key in data):
             raise TypeError("Key values passed to `runferry.log` must be strings.")
-        if self._is_finished:
+        if self._is_finished and not self.is_ending:
             raise UsageError("the writer is finished")
         self._last_values.update(data)
 
@@ -154,3 +171,21 @@ class DisabledWriter:
     def last_values(self) -> dict[str, Any]:
         """What `log` was given last, per top-level key."""
         return self._last_values
+
+
+class IgnoringWriter(DisabledWriter):
+    """Of a forked child whose rows are not wanted (`forked_children="ignore"`): counts them."""
+
+    def log(self, data: dict[str, Any], step: int | None = None, commit: bool | None = None) -> None:  # noqa: FBT001 - as `Run.log`
+        """Count the call."""
+        super().log(data, step, commit)
+        self.ignored_rows += 1
+
+    def status(self) -> dict[str, Any]:
+        """The count."""
+        return {"ignored_rows": self.ignored_rows}
+
+    def finish(self, exit_code: int, timeout: float | None) -> dict[str, Any]:
+        """End it."""
+        super().finish(exit_code, timeout)
+        return self.status()

@@ -85,6 +85,20 @@ class Settings:
     init_timeout: float = _field(30.0, as_seconds, "Seconds `init` waits where it needs the server's answer (`resume=never`).")
     finish_timeout: float = _field(60.0, as_seconds, "Seconds `finish` waits for the server. What is left stays in the journal.")
     exit_timeout: float = _field(10.0, as_seconds, "The same at the exit of a process that did not call `finish`.")
+    finish_on_sigterm: bool = _field(
+        default=False,
+        check=as_bool,
+        doc="On SIGTERM finish the runs, waiting 5 s at most for the server, then end by the signal as before. Only where nobody else "
+        "handles SIGTERM. Without it nothing is lost either: the next `init`, `runferry sync` or a local server sends the rest.",
+        from_wandb=False,
+    )
+    forked_children: str = _field(
+        "write",
+        as_choice("write", "ignore"),
+        "What a forked child of the process (a `DataLoader` worker) does when it logs. `write`: to the run, as a writer of its own. "
+        "`ignore`: nothing is kept, the calls are counted in the child's `status().ignored_rows`.",
+        from_wandb=False,
+    )
     disable_git: bool = _field(default=False, check=as_bool, doc="Do not ask git for the project's name.")
     quiet: bool = _field(default=False, check=as_bool, doc="Print warnings and errors only.")
     silent: bool = _field(default=False, check=as_bool, doc="Print nothing.")

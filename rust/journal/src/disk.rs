@@ -15,6 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use runferry_descriptors::Listed;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
@@ -135,16 +136,16 @@ pub struct RealDisk;
 impl Disk for RealDisk {
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(path)?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile::new(file)))
     }
 
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(RealFile(File::open(path)?)))
+        Ok(Arc::new(RealFile::new(File::open(path)?)))
     }
 
     fn open_or_create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile::new(file)))
     }
 
     fn make_dirs(&self, path: &Path) -> io::Result<()> {
@@ -183,23 +184,33 @@ impl Disk for RealDisk {
 }
 
 #[derive(Debug)]
-struct RealFile(File);
+struct RealFile {
+    /// First, so that it is gone before the file is closed.
+    _listed: Listed,
+    file: File,
+}
+
+impl RealFile {
+    fn new(file: File) -> Self {
+        Self { _listed: Listed::new(&file), file }
+    }
+}
 
 impl DiskFile for RealFile {
     fn pwrite(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        uninterrupted(|| self.0.write_at(bytes, offset))
+        uninterrupted(|| self.file.write_at(bytes, offset))
     }
 
     fn pread(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        uninterrupted(|| self.0.read_at(buffer, offset))
+        uninterrupted(|| self.file.read_at(buffer, offset))
     }
 
     fn truncate(&self, len_bytes: u64) -> io::Result<()> {
-        uninterrupted(|| self.0.set_len(len_bytes))
+        uninterrupted(|| self.file.set_len(len_bytes))
     }
 
     fn allocate(&self, offset: u64, len_bytes: u64) -> io::Result<()> {
-        match uninterrupted(|| Ok(fallocate(&self.0, FallocateFlags::KEEP_SIZE, offset, len_bytes)?)) {
+        match uninterrupted(|| Ok(fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, len_bytes)?)) {
             Err(error)
                 if matches!(
                     Errno::from_io_error(&error),
@@ -213,11 +224,11 @@ impl DiskFile for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn len_bytes(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 }
 

@@ -17,12 +17,13 @@ use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _};
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use runferry_descriptors::Listed;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
 use rustix::process::getpid;
@@ -35,8 +36,6 @@ const FILE_NAME: &str = "LOCK";
 const MAX_INFO_BYTES: u64 = 64 << 10;
 /// Generations of processes that fork and lock, one inside the other.
 const MAX_FORK_DEPTH: usize = 64;
-/// Locks that [`lock_fds`] can name; a process has one a run.
-const MAX_LISTED_FDS: usize = 256;
 
 /// What a holder says about itself. Text only informs: `key=value` lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -146,6 +145,7 @@ fn unescape(value: &str) -> String {
 /// The lock on one directory, held until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock {
+    listed: Option<Listed>,
     /// `None` only while it is dropped.
     file: Option<File>,
     identity: FileIdentity,
@@ -194,8 +194,8 @@ impl Lock {
             file.set_len(0)?;
             file.write_all_at(text.as_bytes(), 0)?;
             registry.insert(identity, info.clone());
-            list_fd(file.as_raw_fd());
-            return Ok(Ok(Self { file: Some(file), identity, pid: getpid().as_raw_nonzero().get() }));
+            let listed = Some(Listed::new(&file));
+            return Ok(Ok(Self { listed, file: Some(file), identity, pid: getpid().as_raw_nonzero().get() }));
         }
     }
 }
@@ -211,11 +211,11 @@ impl Drop for Lock {
     fn drop(&mut self) {
         let Some(file) = self.file.take() else { return };
         if self.pid != getpid().as_raw_nonzero().get() {
-            // A forked child: the descriptor may be closed already, and its number in use for something else.
-            mem::forget(file);
+            // A forked child: the descriptor is closed already, and its number may be in use for something else.
+            mem::forget((self.listed.take(), file));
             return;
         }
-        unlist_fd(file.as_raw_fd());
+        self.listed = None;
         if let Ok(mut registry) = registry() {
             registry.remove(&self.identity);
             // While the registry is locked, so that nobody meets a lock that is neither held nor free.
@@ -251,23 +251,6 @@ fn registry() -> io::Result<MutexGuard<'static, Registry>> {
         }
     }
     Err(io::Error::other(format!("more than {MAX_FORK_DEPTH} processes forked inside one another hold locks")))
-}
-
-/// Descriptors plus one, so that 0 is an empty place.
-static FDS: [AtomicI32; MAX_LISTED_FDS] = [const { AtomicI32::new(0) }; MAX_LISTED_FDS];
-
-fn list_fd(fd: RawFd) {
-    // Without a free place the descriptor stays open in children, where it does no harm.
-    FDS.iter().find(|place| place.compare_exchange(0, fd + 1, Ordering::AcqRel, Ordering::Acquire).is_ok());
-}
-
-fn unlist_fd(fd: RawFd) {
-    FDS.iter().find(|place| place.compare_exchange(fd + 1, 0, Ordering::AcqRel, Ordering::Acquire).is_ok());
-}
-
-/// Descriptors of the locks this process holds, for a fork handler to close in the child. Takes no lock and no memory.
-pub fn lock_fds() -> impl Iterator<Item = RawFd> {
-    FDS.iter().map(|place| place.load(Ordering::Acquire)).filter(|&place| place != 0).map(|place| place - 1)
 }
 
 #[cfg(test)]

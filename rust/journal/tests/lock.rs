@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use runferry_journal::{Lock, LockError, LockInfo, lock::lock_fds};
+use runferry_descriptors::listed;
+use runferry_journal::{Lock, LockError, LockInfo};
 use rustix::io::{FdFlags, fcntl_setfd};
 
 /// Names the part a process started by a test has to play, and its directory.
@@ -176,8 +177,8 @@ fn a_held_lock_is_listed_for_fork_handlers() {
     let path = dir.0.canonicalize().expect("there").join("LOCK");
     let names_it = |fd: i32| std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|target| target == path);
 
-    assert!(lock_fds().any(names_it));
+    assert!(listed().any(names_it));
 
     drop(lock);
-    assert!(!lock_fds().any(names_it));
+    assert!(!listed().any(names_it));
 }

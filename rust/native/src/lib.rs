@@ -2,6 +2,7 @@
 
 mod documents;
 mod errors;
+mod fork;
 mod frames;
 mod histogram;
 mod journals;
@@ -17,6 +18,8 @@ use pyo3::prelude::*;
 mod _native {
     use super::{Bound, PyModule, PyResult};
     #[pymodule_export]
+    use crate::fork::leave;
+    #[pymodule_export]
     use crate::frames::{decode_rows, documents, message_parts, pack_frame, verify_frames};
     #[pymodule_export]
     use crate::histogram::{histogram_decode, histogram_encode, histogram_from_bytes, run_key};
@@ -30,6 +33,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::fork::watch();
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -65,7 +65,7 @@ impl Owned {
 
 /// A call seen before: its key objects and the schema of its names.
 #[derive(Debug)]
-struct SeenCall {
+pub(crate) struct SeenCall {
     keys: Vec<Py<PyAny>>,
     schema: u32,
 }
@@ -111,10 +111,11 @@ impl SeenCalls {
         None
     }
 
-    /// Remembers a call whose names make up `schema`.
-    pub(crate) fn remember(&mut self, keys: Vec<Py<PyAny>>, schema: u32) {
-        self.0.truncate(REMEMBERED_CALLS - 1);
+    /// Remembers a call whose names make up `schema`; returns what it forgets for it, to be dropped where Python code may run.
+    pub(crate) fn remember(&mut self, keys: Vec<Py<PyAny>>, schema: u32) -> Vec<SeenCall> {
+        let forgotten = self.0.split_off(self.0.len().min(REMEMBERED_CALLS - 1));
         self.0.insert(0, SeenCall { keys, schema });
+        forgotten
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyString};
 use runferry_engine::batch::{Identity, Last};
@@ -18,6 +18,7 @@ use runferry_wire::{Doc, histogram::Histogram};
 
 use crate::documents::doc_of;
 use crate::errors::{journal_error, usage_error};
+use crate::fork::{self, Inside};
 use crate::frames::json_to_python;
 use crate::journals::Follower;
 use crate::row::{LongRow, Scratch, SeenCalls, as_dict};
@@ -45,24 +46,44 @@ enum Topic {
 /// One start of one process writing to a run: ring, journal, sender, and the three threads behind them.
 #[pyclass(frozen, module = "runferry._native")]
 pub(crate) struct Writer {
-    engine: Engine,
-    intake: Mutex<Intake>,
+    core: Arc<Core>,
     calls: Mutex<Calls>,
     convert: Py<PyAny>,
+    /// Called instead of `log` in a forked child.
+    in_child: Option<Py<PyAny>>,
     run_name: String,
     id: u64,
-    /// The process that made it: a forked child has none of its threads.
-    pid: u32,
+    /// The process that made it, see [`fork::generation`]: a forked child has none of its threads.
+    generation: u64,
+    /// The intake's, to be read without its lock: a child asks for it too.
+    step: AtomicI64,
+    /// Calls that came when nothing is taken any more.
+    ignored_rows: AtomicU64,
     /// Topics that were warned about.
     told: AtomicU8,
+}
+
+/// What a forked child must neither lock nor drop.
+struct Core {
+    engine: Engine,
+    intake: Mutex<Intake>,
     /// Packs and sends what dead writers left in the same folder.
     orphans: Mutex<Option<Follower>>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.is_inherited() {
+            // Its threads are the parent's, its locks may be held by them, its descriptors are closed.
+            std::mem::forget(self.core.clone());
+        }
+    }
 }
 
 #[pymethods]
 impl Writer {
     #[new]
-    #[pyo3(signature = (*, root, run_id, open, base_url, start_step, convert, ring_bytes=4 << 20, journal_cap_bytes=10 << 30, fsync="adaptive", api_key=None))]
+    #[pyo3(signature = (*, root, run_id, open, base_url, start_step, convert, ring_bytes=4 << 20, journal_cap_bytes=10 << 30, fsync="adaptive", api_key=None, in_child=None))]
     #[expect(clippy::too_many_arguments, reason = "one keyword each, all named at the call")]
     fn new(
         py: Python<'_>,
@@ -76,6 +97,7 @@ impl Writer {
         journal_cap_bytes: u64,
         fsync: &str,
         api_key: Option<String>,
+        in_child: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let fsync = match fsync {
             "never" => Fsync::Never,
@@ -92,30 +114,41 @@ impl Writer {
         let text_of = |name: &str| open.get_str(name).unwrap_or_default().to_owned();
         let (run_name, client) = (text_of("id"), text_of("client"));
         let identity = Identity { run_id, writer_id };
+        let is_child = open.get("parent_writer").is_some();
         let (orphans_in, orphans_of, orphans_key) = (root.clone(), base_url.clone(), api_key.clone());
         let options = Options { root, identity, open, base_url, api_key, client, ring_bytes, journal_cap_bytes, fsync };
         let (engine, producer) = py.detach(|| Engine::start(options)).map_err(|error| journal_error(py, &error))?;
-        // Without a thread for them orphans wait for the next init.
-        let orphans = Follower::of_orphans(orphans_in, orphans_of.as_deref(), orphans_key.as_deref()).ok();
+        // Without a thread for them orphans wait for the next init. A child leaves them to its parent.
+        let orphans = (!is_child)
+            .then(|| Follower::of_orphans(orphans_in, orphans_of.as_deref(), orphans_key.as_deref()).ok())
+            .flatten();
         let intake = Mutex::new(Intake::new(producer, engine.dir().to_owned(), start_step));
         Ok(Self {
-            engine,
-            intake,
+            core: Arc::new(Core { engine, intake, orphans: Mutex::new(orphans) }),
             calls: Mutex::default(),
             convert,
+            in_child,
             run_name,
             id: writer_id,
-            pid: std::process::id(),
+            generation: fork::generation(),
+            step: AtomicI64::new(start_step),
+            ignored_rows: AtomicU64::new(0),
             told: AtomicU8::new(0),
-            orphans: Mutex::new(orphans),
         })
     }
 
     #[pyo3(signature = (data, step=None, commit=None))]
     fn log(&self, data: &Bound<'_, PyAny>, step: Option<i64>, commit: Option<bool>) -> PyResult<()> {
+        if self.is_inherited() {
+            return self.log_in_child(data, step, commit);
+        }
+        if fork::is_ending() {
+            self.ignored_rows.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
         // A fault of ours must not reach the training loop: it costs the row, counted.
         catch_unwind(AssertUnwindSafe(|| self.take(data, step, commit))).unwrap_or_else(|_panic| {
-            self.engine.dropped_rows(1);
+            self.core.engine.dropped_rows(1);
             self.tell(data.py(), Topic::Fault, "a fault inside Runferry cost a row; training goes on");
             Ok(())
         })
@@ -129,6 +162,7 @@ impl Writer {
         updates: &Bound<'_, PyDict>,
         removed: Vec<String>,
     ) -> PyResult<bool> {
+        let _inside = Inside::enter();
         let updates = doc_of(updates)?;
         let block = match kind {
             "config" => Block::Config(Changes { updates, removed }),
@@ -139,6 +173,9 @@ impl Writer {
                 return Err(PyValueError::new_err(text));
             }
         };
+        if self.is_inherited() || fork::is_ending() {
+            return Ok(false);
+        }
         let taken = self.intake().take_document(&block);
         let is_taken = !matches!(taken, Taken::Refused | Taken::Closed);
         self.settle(py, taken)?;
@@ -155,11 +192,13 @@ impl Writer {
         if self.is_inherited() {
             return Ok(false);
         }
+        let _inside = Inside::enter();
         self.intake().report_drops(true);
-        let flushed = wait_in_slices(py, timeout, |slice| match self.engine.flush(reach, slice) {
+        let flushed = wait_in_slices(py, timeout, false, |slice| match self.core.engine.flush(reach, slice) {
             Flushed::Yes => Some(true),
             Flushed::Never => Some(false),
-            Flushed::NotYet => None,
+            // Finished by another thread meanwhile: nobody answers any more.
+            Flushed::NotYet => self.intake().is_closed().then_some(false),
         })?;
         Ok(flushed.unwrap_or(false))
     }
@@ -169,33 +208,44 @@ impl Writer {
         if self.is_inherited() {
             return self.status_dict(py, &Status::default());
         }
+        let _inside = Inside::enter();
         {
             let mut intake = self.intake();
             intake.report_drops(true);
             intake.close();
         }
+        let engine = &self.core.engine;
         let state = if exit_code == 0 { "finished" } else { "failed" };
         let map = Doc::Map(vec![
             ("exit_code".to_owned(), Doc::Int(exit_code)),
             ("ended_us".to_owned(), Doc::Int(clock::wall_us())),
             ("state".to_owned(), Doc::from(state)),
         ]);
-        py.detach(|| self.engine.end(map));
-        // Ctrl-C ends the waiting, not the ending: what is not acked stays in the journal.
-        let waited = wait_in_slices(py, timeout, |slice| self.engine.wait_acked(slice).then_some(()));
-        let orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner).take();
+        py.detach(|| engine.end(map));
+        let waited = wait_in_slices(py, timeout, true, |slice| engine.wait_acked(slice).then_some(())).map(drop);
+        let orphans = self.core.orphans.lock().unwrap_or_else(PoisonError::into_inner).take();
         let status = py.detach(|| {
             if let Some(orphans) = orphans {
                 orphans.end();
             }
-            self.engine.stop()
+            engine.stop()
         });
-        waited?;
-        self.status_dict(py, &status)
+        let dict = self.status_dict(py, &status)?;
+        // One Ctrl-C ends the waiting, not the ending: what is not acked stays in the journal. A second one, and whatever else a signal
+        // handler raises, goes on to the caller.
+        match waited.and_then(|()| py.check_signals()) {
+            Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => dict.set_item("interrupted", true)?,
+            waited => waited?,
+        }
+        Ok(dict)
     }
 
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        self.status_dict(py, &self.engine.status())
+        if self.is_inherited() {
+            return self.status_dict(py, &Status::default());
+        }
+        let _inside = Inside::enter();
+        self.status_dict(py, &self.core.engine.status())
     }
 
     fn last_values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -203,7 +253,8 @@ impl Writer {
         if self.is_inherited() {
             return Ok(dict);
         }
-        let values = py.detach(|| self.engine.last_values());
+        let _inside = Inside::enter();
+        let values = py.detach(|| self.core.engine.last_values());
         for (name, last) in values {
             dict.set_item(name, last_to_python(py, last)?)?;
         }
@@ -212,7 +263,12 @@ impl Writer {
 
     #[getter]
     fn step(&self) -> i64 {
-        self.intake().step()
+        self.step.load(Ordering::Relaxed)
+    }
+
+    #[getter]
+    fn ignored_rows(&self) -> u64 {
+        self.ignored_rows.load(Ordering::Relaxed)
     }
 
     #[getter]
@@ -222,19 +278,39 @@ impl Writer {
 
     #[getter]
     fn journal_dir(&self) -> String {
-        self.engine.dir().display().to_string()
+        self.core.engine.dir().display().to_string()
     }
 }
 
 impl Writer {
     /// Whether this is a forked child of the process that made the writer: nothing here answers then, so nothing is asked.
+    #[inline]
     fn is_inherited(&self) -> bool {
-        self.pid != std::process::id()
+        self.generation != fork::generation()
+    }
+
+    /// `log` where somebody has kept the method over a fork.
+    fn log_in_child(&self, data: &Bound<'_, PyAny>, step: Option<i64>, commit: Option<bool>) -> PyResult<()> {
+        if let Some(in_child) = &self.in_child {
+            return in_child.bind(data.py()).call1((data, step, commit)).map(drop);
+        }
+        self.ignored_rows.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The intake; a panic while it was held has left the ring as it was before the call.
     fn intake(&self) -> MutexGuard<'_, Intake> {
-        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+        self.core.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the fast path remembers; `None`: another call is at it. On Python below 3.12 that may be this very thread: making an exception
+    /// may collect garbage, and a finalizer may log.
+    fn calls(&self) -> Option<MutexGuard<'_, Calls>> {
+        match self.calls.try_lock() {
+            Ok(calls) => Some(calls),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// One call of `log`.
@@ -244,15 +320,18 @@ impl Writer {
             Err(_) => as_dict(data)?,
         };
         let now_us = clock::wall_us();
-        {
-            let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut calls) = self.calls() {
             let Calls { seen, scratch } = &mut *calls;
             if let Some(schema) = seen.read(&dict, scratch) {
-                let taken = self.intake().take_known(schema, &scratch.bits, scratch.kinds(), step, commit, now_us);
+                let mut intake = self.intake();
+                let taken = intake.take_known(schema, &scratch.bits, scratch.kinds(), step, commit, now_us);
+                self.step.store(intake.step(), Ordering::Relaxed);
+                drop(intake);
                 drop(calls);
                 return self.settle(data.py(), taken);
             }
         }
+        let _inside = Inside::enter();
         let row = LongRow::read(&dict, &self.convert)?;
         if let Some(reason) = &row.drop_reason {
             self.tell(
@@ -262,17 +341,23 @@ impl Writer {
             );
         }
         if row.marked_values > 0 {
-            self.engine.marked_values(row.marked_values);
+            self.core.engine.marked_values(row.marked_values);
+        }
+        if self.is_inherited() {
+            return Ok(()); // A value of the dict forked, and this is the child: the row is the parent's.
         }
         let names: Vec<&str> = row.items.iter().map(|(name, _)| name.as_str()).collect();
         let values: Vec<Value<'_>> = row.items.iter().map(|(_, value)| value.as_value()).collect();
         let (taken, schema) = {
             let mut intake = self.intake();
             intake.count_dropped_values(row.dropped_values);
-            intake.take_row(&names, &values, step, commit, row.time_us.unwrap_or(now_us))
+            let taken = intake.take_row(&names, &values, step, commit, row.time_us.unwrap_or(now_us));
+            self.step.store(intake.step(), Ordering::Relaxed);
+            taken
         };
         if let (Some(schema), Some(keys)) = (schema, row.keys) {
-            self.calls.lock().unwrap_or_else(PoisonError::into_inner).seen.remember(keys, schema);
+            let forgotten = self.calls().map(|mut calls| calls.seen.remember(keys, schema));
+            drop(forgotten); // Without the lock: the last reference to a key may run Python code.
         }
         self.settle(data.py(), taken)
     }
@@ -280,6 +365,9 @@ impl Writer {
     /// Prints a warning, once per topic and writer.
     fn tell(&self, py: Python<'_>, topic: Topic, text: &str) {
         let bit = 1 << topic as u8;
+        if fork::is_ending() {
+            return;
+        }
         if self.told.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
             let module = py.import("runferry._term");
             // A warning that cannot be printed is still counted.
@@ -289,10 +377,14 @@ impl Writer {
 
     /// Counts what became of a call, and waits for room without the lock and without the GIL where there is none.
     fn settle(&self, py: Python<'_>, taken: Taken) -> PyResult<()> {
+        if let Taken::Done = taken {
+            self.core.engine.accepted_row();
+            return Ok(());
+        }
+        let _inside = Inside::enter();
         match taken {
-            Taken::Done => self.engine.accepted_row(),
             Taken::Refused => {
-                self.engine.dropped_rows(1);
+                self.core.engine.dropped_rows(1);
                 self.tell(
                     py,
                     Topic::TooLarge,
@@ -304,6 +396,9 @@ impl Writer {
                     "log() named a step behind the current one; such calls are dropped (more: status().behind_rows)";
                 self.tell(py, Topic::Behind, text);
             }
+            Taken::Closed if fork::is_ending() => {
+                self.ignored_rows.fetch_add(1, Ordering::Relaxed);
+            }
             Taken::Closed if self.intake().is_closed() => {
                 let text = format!(
                     "Run ({}) is finished. The call to `log` will be ignored. Please make sure that you are using an active run.",
@@ -311,16 +406,16 @@ impl Writer {
                 );
                 return Err(usage_error(py, text));
             }
-            // Closed without having been finished: the ring of another process (a fork that ran no Python hook). Nothing is harmed.
-            Taken::Document | Taken::Closed => {}
+            // Closed without having been finished: the ring of another process (a fork past every hook). Nothing is harmed.
+            Taken::Done | Taken::Document | Taken::Closed => {}
             Taken::Full { kind, payload } => {
                 let is_row = kind != DOCUMENT;
-                if py.detach(|| push_waiting(&self.engine, &self.intake, kind, &payload)) {
+                if py.detach(|| push_waiting(&self.core.engine, &self.core.intake, kind, &payload)) {
                     if is_row {
-                        self.engine.accepted_row();
+                        self.core.engine.accepted_row();
                     }
                 } else {
-                    self.engine.dropped_rows(1);
+                    self.core.engine.dropped_rows(1);
                     self.intake().count_full(&payload);
                     let text = "the journal does not keep up and the ring is full; a row was dropped (more: status().dropped_rows)";
                     self.tell(py, Topic::Full, text);
@@ -331,7 +426,9 @@ impl Writer {
     }
 
     fn status_dict<'py>(&self, py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
-        let (behind_rows, dropped_values) = {
+        let (behind_rows, dropped_values) = if self.is_inherited() {
+            (0, 0)
+        } else {
             let intake = self.intake();
             (intake.behind_rows(), intake.dropped_values())
         };
@@ -346,6 +443,7 @@ impl Writer {
         dict.set_item("dropped_rows", status.dropped_rows)?;
         dict.set_item("behind_rows", behind_rows)?;
         dict.set_item("dropped_values", dropped_values)?;
+        dict.set_item("ignored_rows", self.ignored_rows())?;
         dict.set_item("marked_values", status.marked_values)?;
         dict.set_item("damaged_records", status.damaged_records)?;
         dict.set_item("lag_s", status.lag_s)?;
@@ -372,6 +470,7 @@ impl Writer {
 fn wait_in_slices<T: Send>(
     py: Python<'_>,
     timeout: Option<f64>,
+    is_finishing: bool,
     wait: impl Fn(Duration) -> Option<T> + Sync,
 ) -> PyResult<Option<T>> {
     let timeout = timeout.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX));
@@ -383,7 +482,7 @@ fn wait_in_slices<T: Send>(
             return Ok(Some(result));
         }
         py.check_signals()?;
-        if timeout.is_some_and(|timeout| clock::mono().saturating_sub(start) >= timeout) {
+        if fork::is_cut(is_finishing) || timeout.is_some_and(|timeout| clock::mono().saturating_sub(start) >= timeout) {
             return Ok(None);
         }
     }
