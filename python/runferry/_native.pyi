@@ -89,6 +89,8 @@ def sync(
 def journal_list(root: str) -> list[JournalState]: ...
 def journal_frames(path: str) -> Iterator[JournalFrame]: ...
 def journal_fsck(path: str) -> JournalCheck: ...
+def journal_receipt(path: str, until: int | None = None) -> JournalReceipt: ...
+def sums_together(metrics: Sequence[tuple[str, int, int]]) -> tuple[int, int]: ...
 
 @type_check_only
 class WriterStatus(TypedDict):
@@ -193,6 +195,18 @@ class JournalCheck(TypedDict):
     torn_bytes: int
 
 @type_check_only
+class JournalReceipt(TypedDict):
+    """What a writer packed, by its journal: `(name, points, sum of hashes)`, rows under the empty name."""
+
+    run: str
+    writer_id: int
+    covers: int
+    next_seq: int
+    unreadable_frames: int
+    metrics: list[tuple[str, int, int]]
+    rest: tuple[int, int]
+
+@type_check_only
 class GapFound(TypedDict):
     """Numbers that no readable frame has."""
 
@@ -240,6 +254,16 @@ class Merge:
     def finish(
         self, key_ids: Sequence[int], next_axis_id: int
     ) -> tuple[list[_StoredRow], list[_StoredRow], list[tuple[int, int, int, int]], list[tuple[int, int, bytes]]]: ...
+
+@final
+class StoredSums:
+    """What a store holds of each writer of a run, from its bytes; used by one thread. `(name, points, hash)`: rows have the empty name."""
+
+    def __new__(cls, offsets: Sequence[tuple[int, int]]) -> StoredSums: ...
+    def add(self, kept: Sequence[tuple[int, str, int, int]]) -> None: ...
+    def add_chunks(self, chunks: Sequence[tuple[str, _StoredRow, _StoredRow]]) -> list[str | None]: ...
+    def add_frames(self, frames: Sequence[tuple[int, bytes]]) -> list[str | None]: ...
+    def finish(self) -> dict[int, list[tuple[str, int, int]]]: ...
 
 @final
 class SeriesRead:

@@ -24,7 +24,7 @@ MAGIC = bytes([0xF5, 0x9E, 0xD1, 0x8A])
 HEADER_BYTES = 64
 PAYLOAD_MAX_BYTES = 8 << 20
 RAW_MAX_BYTES = 64 << 20
-KINDS = {1: "data", 2: "open", 3: "finish", 4: "gap", 5: "dict", 6: "mark", 7: "blobref"}
+KINDS = {1: "data", 2: "open", 3: "finish", 4: "gap", 5: "dict", 6: "mark", 7: "blobref", 8: "receipt"}
 COLUMN_KINDS = ("null", "float", "float", "int", "bool", "string", "histogram", "json", "marker")
 DOCUMENTS = {2: "config", 3: "summary", 4: "meta"}
 
@@ -77,7 +77,7 @@ class Frame:
         return [row for block in self.body if block[0] == 1 for row in _rows(block)] if self.kind == 1 else []
 
     def documents(self) -> list[tuple[str, Any]]:
-        """Maps of OPEN, FINISH and GAP; changes of config, summary and meta."""
+        """Maps of OPEN, FINISH, GAP and RECEIPT; changes of config, summary and meta."""
         if self.kind != 1:
             return [(self.kind_name, self.body)]
         found: list[tuple[str, Any]] = []

@@ -247,7 +247,7 @@ def test_the_schema_lists_every_path_of_the_contract(api: httpx.Client) -> None:
     schema = api.get("/api/v1/openapi.json").json()
 
     run = "/api/v1/runs/{entity}/{project}/{id}"
-    of_a_run = {run + rest for rest in ("", "/metrics", "/history", "/histograms", "/scan", "/writers", "/live")}
+    of_a_run = {run + rest for rest in ("", "/metrics", "/history", "/histograms", "/scan", "/writers", "/receipts", "/live")}
     assert set(schema["paths"]) == {"/api/v1/door", "/api/v1/projects", "/api/v1/runs", "/api/v1/live", *of_a_run}
 
 

@@ -189,24 +189,29 @@ def test_journal_cat_stats_and_fsck_read_a_whole_journal(capsys: pytest.CaptureF
     assert main(["journal", "fsck", "runferry"]) == OK
     checked = capsys.readouterr().out
 
-    assert kinds == ["open", "data", "finish"]
+    assert kinds == ["open", "receipt", "data", "finish"]
     assert "1 rows" in stats
     assert "whole" in checked
 
 
-def test_journal_fsck_finds_a_flipped_bit_and_exits_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("frame", ["open", "receipt", "data"])
+def test_journal_fsck_finds_a_flipped_bit_and_exits_1(tmp_path: Path, capsys: pytest.CaptureFixture[str], frame: str) -> None:
     with runferry.init(mode="offline") as run:
         run.log({"a": 1})
     [segment] = tmp_path.rglob("seg-*.rfj")
     data = bytearray(segment.read_bytes())
-    payload_of_second_frame = 64 + -(-int.from_bytes(data[8:12], "little") // 8) * 8 + 64
-    data[payload_of_second_frame] ^= 1
+    start = 0
+    for _ in range(["open", "receipt", "data"].index(frame)):
+        start += 64 + -(-int.from_bytes(data[start + 8 : start + 12], "little") // 8) * 8
+    data[start + 64] ^= 1
     segment.write_bytes(data)
     capsys.readouterr()
 
     assert main(["journal", "fsck", str(tmp_path)]) == PROBLEM
 
-    assert "damaged" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "damaged" in told
+    assert str(segment) in told
 
 
 def test_tables_sizes_and_ages_read_well() -> None:

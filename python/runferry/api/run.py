@@ -8,6 +8,7 @@ from urllib.parse import quote
 from runferry.api.documents import from_stored, iso_time
 from runferry.api.frames import frame_of
 from runferry.api.scan import frames_of, rows_of
+from runferry.api.verify import Verification, compare
 from runferry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,6 +92,24 @@ class Run:
     def writers(self) -> list[dict[str, Any]]:
         """Every start of every process that wrote to the run: state, lag, backlog, gaps."""
         return list(self._server.get(["runs", *self._parts, "writers"])["writers"])
+
+    def verify(self, journals: str | None = None) -> Verification:
+        """Compare, for every writer of the run, what it packed with what the server stores: counts and checksums of every metric.
+
+        Args:
+            journals: Folder of journals to take receipts from. A writer whose journal is not there is judged by what its
+                last frame told the server; a writer that has not finished told nothing yet.
+
+        Raises:
+            CommError: The server cannot be reached or refuses.
+        """
+        from runferry import _native  # noqa: PLC0415 - the rest of the API does not need it
+
+        path = "/".join(self._parts)
+        here = _native.journal_list(journals) if journals else []
+        places = {f"{state['writer_id']:016x}": state["path"] for state in here if state["run"] == path}
+        gaps = {writer["writer_id"]: writer["gaps"] for writer in self.writers()}
+        return compare(path, self._server.get(["runs", *self._parts, "receipts"])["writers"], gaps, places)
 
     def scan_history(
         self, keys: Sequence[str] | None = None, page_size: int = 1000, min_step: int = 0, max_step: int | None = None

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from runferry import __version__
-from runferry.cli import export, journal, login, runs, server, status, sync
+from runferry.cli import export, journal, login, runs, server, status, sync, verify
 from runferry.errors import CommError, Error, UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"runferry {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (server, login, runs, export, status, sync, journal):
+    for command in (server, login, runs, export, verify, status, sync, journal):
         command.add(commands)
     return top
 

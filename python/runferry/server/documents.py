@@ -23,6 +23,7 @@ MAX_DEPTH = 32
 MAX_FIELD_PATH_CHARS = 512
 MAX_FIELD_TEXT_CHARS = 4_096
 INT64_MAX = 2**63 - 1
+MAX_RECEIPT_METRICS = 1 << 14
 
 
 class BadOpenError(ValueError):
@@ -58,6 +59,7 @@ class Finish:
     exit_code: int
     ended_us: int
     state: str
+    receipt: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,25 @@ def finish_of(fields: Mapping[str, Any]) -> Finish:
     state = fields.get("state")
     if state not in {"finished", "failed"}:
         state = "failed" if exit_code else "finished"
-    return Finish(exit_code=exit_code, ended_us=_integer(fields, "ended_us"), state=str(state))
+    return Finish(exit_code=exit_code, ended_us=_integer(fields, "ended_us"), state=str(state), receipt=_receipt(fields.get("receipt")))
+
+
+def _receipt(value: object) -> dict[str, Any] | None:
+    """A receipt whose parts fit each other, else none."""
+    if not isinstance(value, Mapping):
+        return None
+    names, points, hashes = (value.get(part) for part in ("names", "points", "hashes"))
+    if not (isinstance(names, list) and isinstance(points, list) and isinstance(hashes, list)):
+        return None
+    if not len(names) == len(points) == len(hashes) <= MAX_RECEIPT_METRICS:
+        return None
+    metrics = [[str(name), _unsigned(count), _unsigned(total)] for name, count, total in zip(names, points, hashes, strict=True)]
+    rest = [_unsigned(value.get("rest_points")), _unsigned(value.get("rest_hash"))]
+    return {"covers": _integer(value, "covers"), "metrics": metrics, "rest": rest}
+
+
+def _unsigned(value: object) -> int:
+    return value % (1 << 64) if isinstance(value, int) else 0
 
 
 def gap_of(seq: int, count: int, fields: Mapping[str, Any]) -> Gap:

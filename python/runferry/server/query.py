@@ -166,6 +166,23 @@ class Query:
         states = sorted(self._store.writers(run_id), key=lambda state: (state.started_us, state.writer_id))
         return [_writer_document(state, public.get(state.writer_id), gaps.get(state.writer_id, [])) for state in states]
 
+    def receipts(self, run_id: bytes) -> list[dict[str, Any]]:
+        """What each writer of a run said it packed, if it has, beside what is stored of it. Reads every byte of the run."""
+        with self._database.read() as connection:
+            receipts = {
+                unsigned(row.writer_id): row.receipt
+                for row in connection.execute(sa.select(writer.c.writer_id, writer.c.receipt).where(writer.c.run_id == run_id))
+            }
+        return [
+            {
+                "writer_id": f"{sums.writer_id:016x}",
+                "next_seq": sums.next_seq,
+                "receipt": receipts.get(sums.writer_id),
+                "stored": [list(metric) for metric in sums.metrics],
+            }
+            for sums in self._store.sums(run_id)
+        ]
+
     def _run(self, connection: Connection, run_id: bytes) -> RunDocument | None:
         row = connection.execute(_select_runs(now_us()).where(run.c.run_id == run_id)).one_or_none()
         return None if row is None else _document(row)

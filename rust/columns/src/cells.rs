@@ -4,6 +4,7 @@
 //! two must stay what they were: such a stretch is a list of single cells.
 
 use runferry_wire::Values;
+use runferry_wire::record::Value;
 
 /// One value.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +49,20 @@ impl Cell {
             Self::I64(value) => Some(*value as f64),
             Self::Bool(value) => Some(f64::from(u8::from(*value))),
             Self::Null | Self::Str(_) | Self::Hist(_) | Self::Json(_) | Self::Marker(..) => None,
+        }
+    }
+
+    /// The value as it was logged.
+    pub fn value(&self) -> Value<'_> {
+        match self {
+            Self::Null => Value::Null,
+            Self::F64(value) => Value::F64(*value),
+            Self::I64(value) => Value::I64(*value),
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Str(value) => Value::Str(value),
+            Self::Hist(value) => Value::Hist(value),
+            Self::Json(value) => Value::Json(value),
+            Self::Marker(kind, text) => Value::Marker(kind, text),
         }
     }
 

@@ -17,4 +17,5 @@ pub mod merge;
 pub mod pack;
 pub mod scan;
 pub mod stats;
+pub mod sums;
 pub mod table;

@@ -8,11 +8,13 @@
 //! # Invariants
 //! - Chunks of one series never overlap in steps: a new chunk ends where an untouched one begins.
 //! - What is in the result is what a reader of frames and chunks saw before (the law of [`crate::table`]).
-//! - A value or row that loses is counted and summed per writer and series, so that stored plus superseded is what the writer
-//!   sent. The sum of hashes is commutative: it does not matter when which value lost.
+//! - A value (or a row) that loses is counted and summed per writer and series as in a writer's receipt, so that stored plus
+//!   superseded is what the writer sent, whenever which value lost.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+
+use runferry_wire::receipt::{Sums, hash_point};
 
 use crate::axis::{Axis, AxisRow};
 use crate::cells::Cells;
@@ -34,7 +36,7 @@ pub struct Superseded {
     pub key_id: i64,
     /// How many.
     pub points: u64,
-    /// Wrapping sum of the hashes of the values.
+    /// Wrapping sum of their hashes, as [`hash_point`] gives them.
     pub sum_hash: u64,
 }
 
@@ -144,16 +146,15 @@ impl Merge {
     pub fn finish(&mut self, key_ids: &[i64], next_axis_id: i64) -> Merged {
         let mut merged = Merged::default();
         let mut axis_by_rows: HashMap<Vec<u32>, usize> = HashMap::new();
-        let mut superseded: HashMap<(u32, i64), (u64, u64)> = HashMap::new();
+        let mut superseded: HashMap<(u32, i64), Sums> = HashMap::new();
         for (series, &key_id) in key_ids.iter().enumerate() {
             if series >= self.table.series().len() {
                 continue;
             }
             let flat = self.table.flatten(series, Window::ALL);
             for loser in &flat.losers {
-                let (points, sum_hash) = superseded.entry((self.table.owner(loser.row), key_id)).or_default();
-                *points += 1;
-                *sum_hash = sum_hash.wrapping_add(hash_point(self.table.step(loser.row), &loser.cell.to_bytes()));
+                let sums = superseded.entry((self.table.owner(loser.row), key_id)).or_default();
+                sums.add(hash_point(self.table.logged_step(loser.row), &loser.cell.value()));
             }
             let steps: Vec<i64> = flat.rows.iter().map(|row| self.table.step(*row)).collect();
             let mut untouched = self.untouched.remove(&series).unwrap_or_default();
@@ -186,7 +187,7 @@ impl Merge {
         }
         merged.superseded = superseded
             .into_iter()
-            .map(|((writer, key_id), (points, sum_hash))| Superseded { writer, key_id, points, sum_hash })
+            .map(|((writer, key_id), Sums { points, hash })| Superseded { writer, key_id, points, sum_hash: hash })
             .collect();
         merged.superseded.sort_unstable_by_key(|lost| (lost.writer, lost.key_id));
         merged
@@ -229,16 +230,4 @@ fn cut(steps: &[i64], cells: &Cells, untouched: &[(i64, i64)], chunk_points: usi
         }
     }
     cuts
-}
-
-/// 64 bits of a point that do not depend on where it is stored.
-pub fn hash_point(step: i64, value: &[u8]) -> u64 {
-    // FNV-1a, then the finisher of splitmix64: sums of it shall not cancel out by accident.
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in step.to_le_bytes().iter().chain(value) {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
 }

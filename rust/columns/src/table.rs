@@ -250,6 +250,12 @@ impl Table {
         if row < self.base.len() { self.base.owners[row] } else { self.own.owners[row - self.base.len()] }
     }
 
+    /// The step of a row as its writer logged it.
+    pub fn logged_step(&self, row: u32) -> i64 {
+        let offset = self.writers.get(&self.owner(row)).map_or(0, |writer| writer.step_offset);
+        self.step(row).wrapping_sub(offset)
+    }
+
     fn is_new(&self, row: u32) -> bool {
         let row = row as usize;
         if row < self.base.len() { self.base.are_new[row] } else { self.own.are_new[row - self.base.len()] }
@@ -424,7 +430,7 @@ impl Window {
 ///
 /// A panic in here would be a mistake of ours that somebody's bytes have found: the frame is set aside like any other that
 /// cannot be read, and its neighbours go on.
-fn decode_frame(bytes: &[u8]) -> Result<Vec<runferry_wire::Rows>, FrameFault> {
+pub(crate) fn decode_frame(bytes: &[u8]) -> Result<Vec<runferry_wire::Rows>, FrameFault> {
     std::panic::catch_unwind(|| rows_of(bytes)).unwrap_or(Err(FrameFault::Panicked))
 }
 
@@ -433,7 +439,14 @@ fn rows_of(bytes: &[u8]) -> Result<Vec<runferry_wire::Rows>, FrameFault> {
     match frame.header.kind {
         Kind::Data => {}
         Kind::Unknown(kind) if kind >= 128 => return Err(FrameFault::UnknownKind(kind)),
-        Kind::Open | Kind::Finish | Kind::Gap | Kind::Dict | Kind::Mark | Kind::BlobRef | Kind::Unknown(_) => {
+        Kind::Open
+        | Kind::Finish
+        | Kind::Gap
+        | Kind::Dict
+        | Kind::Mark
+        | Kind::BlobRef
+        | Kind::Receipt
+        | Kind::Unknown(_) => {
             return Ok(Vec::new());
         }
     }

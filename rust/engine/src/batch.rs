@@ -17,6 +17,8 @@ use runferry_wire::record::{self, Dropped, Row};
 use runferry_wire::rows::{EMPTY_ROW_NAME, MAX_ROWS, Values};
 use runferry_wire::{Codec, Doc, Draft, Kind, flags, payload};
 
+use crate::receipt::Covered;
+
 /// A frame is closed when its block would be about this large.
 const TARGET_RAW_BYTES: usize = 640 << 10;
 /// A row is cut in the middle when its frame would grow beyond this.
@@ -97,9 +99,15 @@ pub struct Batch {
     end: u64,
     last: HashMap<String, Last>,
     damaged: u64,
+    covered: Covered,
 }
 
 impl Batch {
+    /// An empty one that adds what it packs to these sums.
+    pub fn covering(covered: Covered) -> Self {
+        Self { covered, ..Self::default() }
+    }
+
     /// Takes in one entry of the ring that ends at `end`. `now` is any monotonic time.
     pub fn push(&mut self, entry_kind: u8, payload: &[u8], end: u64, names: &impl Names, now: Duration) {
         self.first_at.get_or_insert(now);
@@ -276,6 +284,7 @@ impl Batch {
         }
         Some(match ready {
             Ready::Data { blocks, rows, points } => {
+                self.covered.add(&blocks, seq + 1);
                 let has_documents = blocks.iter().any(|block| !matches!(block, Block::Rows(_)));
                 let documents = blocks.len() as u64 - u64::from(rows > 0);
                 let raw = block::encode_all(&blocks);
@@ -298,6 +307,7 @@ impl Batch {
                 }
             }
             Ready::Gap { reason, counts, detail } => {
+                self.covered.add(&[], seq + 1);
                 let frame = gap_frame(identity, seq, 1, extra_flags, reason, counts, &detail);
                 Packed { frame, seq, next_seq: seq + 1, end, rows: 0, points: 0 }
             }

@@ -110,7 +110,7 @@ fn frame_bytes(scan: &Scan, from_seq: u64) -> u64 {
     scan.pieces.iter().map(of_piece).sum()
 }
 
-/// Every frame of the journals that `path` means, payloads verified; the OPEN frame of a segment before its first other one.
+/// Every frame of the journals that `path` means, payloads verified; the head of a segment before its first numbered one.
 ///
 /// # Errors
 /// A journal that cannot be read at all, or of a later format version.
@@ -123,24 +123,34 @@ pub fn frames(path: &Path) -> Result<Vec<JournalFrame>, JournalError> {
             if let Piece::Frame { segment, .. } = &piece {
                 unopened.retain(|path| {
                     let is_here = path.as_path() == &**segment;
-                    found.extend(open_frame_of(path).filter(|_| is_here));
+                    if is_here {
+                        found.extend(head_of(path));
+                    }
                     !is_here
                 });
             }
             found.push(frame_of(&dir, piece));
         }
-        found.extend(unopened.iter().filter_map(|path| open_frame_of(path)));
+        found.extend(unopened.iter().flat_map(|path| head_of(path)));
     }
     Ok(found)
 }
 
-/// The OPEN frame at the start of a segment.
-fn open_frame_of(segment: &Path) -> Option<JournalFrame> {
+/// The frames at the start of a segment that take no number: OPEN and RECEIPT.
+fn head_of(segment: &Path) -> Vec<JournalFrame> {
     use std::os::unix::fs::FileExt;
+    let mut found = Vec::new();
+    let Ok(file) = std::fs::File::open(segment) else { return found };
+    let mut offset = 0;
     let mut bytes = [0; HEADER_BYTES];
-    std::fs::File::open(segment).and_then(|file| file.read_exact_at(&mut bytes, 0)).ok()?;
-    let header = Header::decode(&bytes).ok().filter(|header| header.kind == Kind::Open)?;
-    Some(frame_of(segment, Piece::Frame { segment: segment.into(), offset: 0, header }))
+    while file.read_exact_at(&mut bytes, offset).is_ok()
+        && let Ok(header) = Header::decode(&bytes)
+        && matches!(header.kind, Kind::Open | Kind::Receipt)
+    {
+        found.push(frame_of(segment, Piece::Frame { segment: segment.into(), offset, header }));
+        offset += header.frame_len() as u64;
+    }
+    found
 }
 
 fn frame_of(dir: &Path, piece: Piece) -> JournalFrame {
@@ -202,6 +212,16 @@ pub fn check(dir: &Path) -> JournalCheck {
             check.errors.push(format!("{place} at {}: {} bytes: {:?}", note.offset, note.bytes, note.kind));
         }
     }
+    for frame in scan.segments.iter().flat_map(|segment| head_of(&segment.path)) {
+        if let Some(error) = frame.error {
+            check.errors.push(format!(
+                "{} at {}: {} frame: {error}",
+                frame.segment.display(),
+                frame.offset,
+                frame.kind
+            ));
+        }
+    }
     for piece in scan.pieces {
         if let Piece::Gap(gap) = &piece {
             check.gaps.push((gap.seq, gap.count, reason_name(gap.reason).to_owned()));
@@ -238,6 +258,7 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::Dict => "dict",
         Kind::Mark => "mark",
         Kind::BlobRef => "blobref",
+        Kind::Receipt => "receipt",
         Kind::Unknown(_) => "unknown",
     }
 }

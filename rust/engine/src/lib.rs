@@ -11,6 +11,7 @@ pub mod intake;
 pub mod machine;
 mod pack;
 mod patience;
+pub mod receipt;
 mod rejected;
 pub mod rowspool;
 mod send;

@@ -34,6 +34,7 @@ use runferry_wire::{Doc, Kind, flags};
 
 use crate::batch::{Batch, Identity, Last, Names, Packed, map_frame};
 use crate::clock::Clock;
+use crate::receipt::{Covered, segment_head};
 use crate::rowspool;
 use crate::shared::{Counters, Item, OUTBOX_BYTES, Shared};
 use crate::sync_disk::SyncJob;
@@ -82,6 +83,7 @@ pub(crate) struct Packer {
     pub(crate) dir: PathBuf,
     pub(crate) journal: Journal,
     pub(crate) open: Doc,
+    pub(crate) covered: Covered,
     pub(crate) options: JournalOptions,
     pub(crate) is_online: bool,
     pub(crate) fsync: Fsync,
@@ -145,9 +147,10 @@ impl Loop {
         let names = InterimNames(packer.consumer.names());
         let next_seq = packer.journal.next_seq();
         let now = (packer.clock.mono)();
+        let batch = Batch::covering(packer.covered.clone());
         Self {
             it: packer,
-            batch: Batch::default(),
+            batch,
             names,
             waiting: VecDeque::new(),
             next_seq,
@@ -395,9 +398,8 @@ impl Loop {
     }
 
     fn new_journal(&self, first_seq: u64) -> Result<Journal, JournalError> {
-        let (identity, open) = (self.it.identity, self.it.open.clone());
-        let open_frame = move |seq| map_frame(identity, Kind::Open, seq, 0, 0, &open);
-        Journal::create(Arc::clone(&self.it.disk), &self.it.dir, open_frame, first_seq, self.it.options)
+        let head = segment_head(self.it.identity, self.it.open.clone(), self.it.covered.clone());
+        Journal::create(Arc::clone(&self.it.disk), &self.it.dir, head, first_seq, self.it.options)
     }
 
     /// After a failed fsync nothing the old segment holds is believed: what is still in memory is written anew.
@@ -488,6 +490,7 @@ impl Loop {
             map.set(name, Doc::Int(Counters::get(counter) as i64));
         }
         let seq = self.next_seq;
+        map.set("receipt", self.it.covered.to_doc());
         let frame = map_frame(self.it.identity, Kind::Finish, seq, 0, flags::LAST, &map);
         let end = self.it.consumer.cursor();
         self.it.consumer.set_intent(seq, end);

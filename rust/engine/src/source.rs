@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use runferry_journal::{Disk, GapReason, Next, Reader};
+use runferry_journal::{Disk, Gap, GapReason, Next, Reader};
 use runferry_wire::Header;
 use runferry_wire::record::Dropped;
 
@@ -51,7 +51,7 @@ struct JournalFrames {
     identity: Identity,
     reader: Reader,
     /// A gap longer than one frame can cover is handed out in pieces.
-    pending_gap: Option<(u64, u64, String, &'static str)>,
+    pending_gap: Option<Gap>,
     rejected: Rejected,
 }
 
@@ -62,7 +62,7 @@ impl JournalFrames {
     }
 
     fn frame(&mut self, seq: u64) -> Result<Option<Bytes>, String> {
-        if self.pending_gap.as_ref().is_none_or(|(from, ..)| *from != seq) {
+        if self.pending_gap.as_ref().is_none_or(|gap| gap.seq != seq) {
             self.pending_gap = None;
             if self.reader.next_seq() != seq {
                 self.reader.seek(seq);
@@ -70,20 +70,20 @@ impl JournalFrames {
             match self.reader.next().map_err(|error| chain(&error))? {
                 Next::Frame(frame) => return Ok(Some(frame.into())),
                 Next::CaughtUp => return Ok(None),
-                Next::Gap(gap) => {
-                    let reason = match gap.reason {
-                        GapReason::Corrupt => "corrupt",
-                        GapReason::Missing => "missing",
-                    };
-                    self.pending_gap = Some((gap.seq, gap.count, gap.detail, reason));
-                }
+                Next::Gap(gap) => self.pending_gap = Some(gap),
             }
         }
-        let Some((from, count, detail, reason)) = self.pending_gap.take() else { return Ok(None) };
-        let covered = count.min(u64::from(u32::MAX));
-        let frame = gap_frame(self.identity, from, covered as u32, 0, reason, Dropped::default(), &detail);
-        if count > covered {
-            self.pending_gap = Some((from + covered, count - covered, detail, reason));
+        let Some(gap) = self.pending_gap.take() else { return Ok(None) };
+        let reason = match gap.reason {
+            GapReason::Corrupt => "corrupt",
+            GapReason::Missing => "missing",
+        };
+        let covered = gap.count.min(u64::from(u32::MAX));
+        // Documents are among the records; what is not known is 0.
+        let counts = Dropped { rows: gap.records, ..Dropped::default() };
+        let frame = gap_frame(self.identity, gap.seq, covered as u32, 0, reason, counts, &gap.detail);
+        if gap.count > covered {
+            self.pending_gap = Some(Gap { seq: gap.seq + covered, count: gap.count - covered, records: 0, ..gap });
         }
         Ok(Some(frame.into()))
     }

@@ -18,6 +18,7 @@ use crate::adopt::{AdoptError, Left, read_open};
 use crate::batch::{Identity, map_frame};
 use crate::clock::Clock;
 use crate::pack::{Fsync, Loop, Packer};
+use crate::receipt::{Covered, segment_head};
 use crate::send::{Ended, Sender, serve};
 use crate::shared::Shared;
 use crate::source::{JournalSource, LiveSource};
@@ -104,9 +105,9 @@ impl Process {
         options: JournalOptions,
         fsync: Fsync,
     ) -> Result<Self, JournalError> {
-        let map = open.clone();
-        let open_frame = move |seq| map_frame(identity, Kind::Open, seq, 0, 0, &map);
-        let journal = Journal::create(Arc::clone(&world.disk), dir, open_frame, 1, options)?;
+        let covered = Covered::default();
+        let head = segment_head(identity, open.clone(), covered.clone());
+        let journal = Journal::create(Arc::clone(&world.disk), dir, head, 1, options)?;
         let shared = Arc::new(Shared::new(1));
         let linger_ms = Arc::new(AtomicU64::new(100));
         let (to_sync, sync_jobs) = sync_channel(4);
@@ -118,6 +119,7 @@ impl Process {
             dir: dir.to_owned(),
             journal,
             open: open.clone(),
+            covered,
             options,
             is_online: true,
             fsync,

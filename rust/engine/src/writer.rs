@@ -25,6 +25,7 @@ use crate::batch::{Identity, Last, map_frame};
 use crate::clock::Clock;
 use crate::machine;
 use crate::pack::{self, Command, Fsync, Packer};
+use crate::receipt::{Covered, segment_head};
 use crate::send::{self, Sender};
 use crate::shared::{Connection, Counters, Shared};
 use crate::source::LiveSource;
@@ -175,8 +176,8 @@ impl Writer {
             cap_bytes: options.journal_cap_bytes,
             ..if is_online { JournalOptions::ONLINE } else { JournalOptions::OFFLINE }
         };
-        let (identity, open) = (options.identity, options.open.clone());
-        let open_frame = move |seq| map_frame(identity, Kind::Open, seq, 0, 0, &open);
+        let covered = Covered::default();
+        let head = segment_head(options.identity, options.open.clone(), covered.clone());
         let ring_name = format!("runferry-{writer_id:016x}.ring");
         let pid = std::process::id();
         let lock_info = LockInfo {
@@ -192,7 +193,7 @@ impl Writer {
         })?;
         let lock = Lock::acquire(&dir, &lock_info)
             .map_err(|source| StartError::Lock { path: dir.clone(), source: Box::new(source) })?;
-        let journal = Journal::create(disk.clone(), &dir, open_frame, 1, journal_options).map_err(journal_error)?;
+        let journal = Journal::create(disk.clone(), &dir, head, 1, journal_options).map_err(journal_error)?;
         let ring_identity = runferry_ring::Identity {
             run_id,
             writer_id,
@@ -222,6 +223,7 @@ impl Writer {
             dir: dir.clone(),
             journal,
             open: options.open.clone(),
+            covered,
             options: journal_options,
             is_online,
             fsync: options.fsync,

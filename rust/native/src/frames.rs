@@ -49,7 +49,7 @@ pub(crate) fn verify_frames(py: Python<'_>, data: Vec<PyBackedBytes>) -> Vec<Ver
         .collect()
 }
 
-/// The blocks other than ROWS, or the map of an OPEN, FINISH or GAP frame, by name.
+/// The blocks other than ROWS, or the map of an OPEN, FINISH, GAP or RECEIPT frame, by name.
 #[pyfunction]
 pub(crate) fn documents(py: Python<'_>, frame: PyBackedBytes) -> PyResult<Vec<(&'static str, Bound<'_, PyAny>)>> {
     let (kind, raw) = py.detach(|| caught(|| open_payload(&frame)))?;
@@ -57,6 +57,7 @@ pub(crate) fn documents(py: Python<'_>, frame: PyBackedBytes) -> PyResult<Vec<(&
         Kind::Open => Some("open"),
         Kind::Finish => Some("finish"),
         Kind::Gap => Some("gap"),
+        Kind::Receipt => Some("receipt"),
         Kind::Data | Kind::Dict | Kind::Mark | Kind::BlobRef | Kind::Unknown(_) => None,
     };
     if let Some(name) = map_name {

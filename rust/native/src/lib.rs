@@ -7,6 +7,7 @@ mod frames;
 mod histogram;
 mod journals;
 mod numpy;
+mod receipts;
 mod row;
 mod store;
 mod writer;
@@ -25,6 +26,8 @@ mod _native {
     use crate::histogram::{histogram_decode, histogram_encode, histogram_from_bytes, run_key};
     #[pymodule_export]
     use crate::journals::{Follower, journal_frames, journal_fsck, journal_list, local_last_step, sync};
+    #[pymodule_export]
+    use crate::receipts::{StoredSums, journal_receipt, sums_together};
     #[pymodule_export]
     use crate::store::{Merge, Scan, SeriesRead, Tail, cell_value, verify_chunks};
     #[pymodule_export]

@@ -30,16 +30,16 @@ use crate::frames::doc_to_python;
 /// `(ordinal, started_us, writer_id, label, step_offset)`.
 type PythonWriter = (u32, i64, u64, String, i64);
 /// `(ordinal of the writer, frame)`.
-type PythonFrame = (u32, PyBackedBytes);
+pub(crate) type PythonFrame = (u32, PyBackedBytes);
 /// One text per item that failed.
-type Faults = Vec<Option<String>>;
+pub(crate) type Faults = Vec<Option<String>>;
 
 fn writer((ordinal, started_us, writer_id, label, step_offset): PythonWriter) -> (u32, Writer) {
     (ordinal, Writer { started_us, writer_id, label, step_offset })
 }
 
 /// Nothing here leaves its data half changed on a panic, so a poisoned lock is as good as any.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -59,7 +59,7 @@ fn role_number(role: Role) -> u8 {
 }
 
 /// A row of `chunk`; NULL for `data` when only its head was read.
-fn chunk_row(row: &Bound<'_, PyTuple>) -> PyResult<ChunkRow> {
+pub(crate) fn chunk_row(row: &Bound<'_, PyTuple>) -> PyResult<ChunkRow> {
     let bytes = |index: usize| -> PyResult<Vec<u8>> {
         Ok(row.get_item(index)?.extract::<Option<PyBackedBytes>>()?.map_or_else(Vec::new, |bytes| bytes.to_vec()))
     };
@@ -115,9 +115,9 @@ fn chunk_tuple<'py>(py: Python<'py>, chunk: &ChunkRow) -> PyResult<Bound<'py, Py
 }
 
 /// A row of `axis`: `(axis_id, step0, time1_us, n, sub, crc32c, data)`.
-type PythonAxis = (i64, i64, i64, u32, PyBackedBytes, u32, PyBackedBytes);
+pub(crate) type PythonAxis = (i64, i64, i64, u32, PyBackedBytes, u32, PyBackedBytes);
 
-fn axis_row((axis_id, step0, time1_us, n, sub, crc32c, data): PythonAxis) -> AxisRow {
+pub(crate) fn axis_row((axis_id, step0, time1_us, n, sub, crc32c, data): PythonAxis) -> AxisRow {
     AxisRow { axis_id, step0, time1_us, n, sub: sub.to_vec(), crc32c, data: data.to_vec() }
 }
 

@@ -57,6 +57,8 @@ pub enum Kind {
     Mark,
     /// A reference to a blob.
     BlobRef,
+    /// Sums over what the writer has packed so far, see [`crate::receipt`].
+    Receipt,
     /// A kind of a later version.
     Unknown(u8),
 }
@@ -72,6 +74,7 @@ impl Kind {
             5 => Self::Dict,
             6 => Self::Mark,
             7 => Self::BlobRef,
+            8 => Self::Receipt,
             other => Self::Unknown(other),
         }
     }
@@ -86,6 +89,7 @@ impl Kind {
             Self::Dict => 5,
             Self::Mark => 6,
             Self::BlobRef => 7,
+            Self::Receipt => 8,
             Self::Unknown(byte) => byte,
         }
     }
@@ -95,7 +99,7 @@ impl Kind {
     pub fn is_numbered(self) -> bool {
         match self {
             Self::Data | Self::Finish | Self::Gap | Self::BlobRef => true,
-            Self::Open | Self::Dict | Self::Mark => false,
+            Self::Open | Self::Dict | Self::Mark | Self::Receipt => false,
             Self::Unknown(byte) => byte >= 128,
         }
     }

@@ -15,6 +15,7 @@ pub mod frame;
 pub mod histogram;
 pub mod msgpack;
 pub mod payload;
+pub mod receipt;
 pub mod record;
 pub mod rows;
 pub mod varint;

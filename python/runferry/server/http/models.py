@@ -186,6 +186,29 @@ class Writer(Shape):
     exit_code: int | None
 
 
+class Receipt(Shape):
+    """What a writer packed: `[name, points, sum of hashes]` per metric, rows under the empty name."""
+
+    covers: int
+    metrics: list[tuple[str, int, int]]
+    rest: tuple[int, int]
+
+
+class WriterReceipt(Shape):
+    """What a writer said it packed, and what is stored of it."""
+
+    writer_id: str
+    next_seq: int
+    receipt: Receipt | None
+    stored: list[tuple[str, int, int]]
+
+
+class Receipts(Shape):
+    """The two sides of every writer's account."""
+
+    writers: list[WriterReceipt]
+
+
 class Writers(Shape):
     """The writers of a run."""
 

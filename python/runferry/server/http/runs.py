@@ -77,6 +77,13 @@ def run_routes(context: ReadContext) -> APIRouter:
         run_id = await context.run_id(entity, project, id)
         return json_answer({"writers": await context.call(context.query.writers, run_id)})
 
+    @router.get(
+        "/runs/{entity}/{project}/{id}/receipts", response_model=models.Receipts, summary="What each writer packed and what is stored of it"
+    )
+    async def receipts(entity: str, project: str, id: str) -> Response:  # noqa: A002 - the field's name everywhere
+        run_id = await context.run_id(entity, project, id)
+        return json_answer({"writers": await context.call(context.query.receipts, run_id)})
+
     return router
 
 

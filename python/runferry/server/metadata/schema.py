@@ -95,6 +95,7 @@ writer = Table(
     Column("state", String, nullable=False),  # running, finished, failed
     Column("exit_code", Integer),
     Column("ended_us", BigInteger),
+    Column("receipt", Document),  # as FINISH brought it
 )
 
 gap = Table(

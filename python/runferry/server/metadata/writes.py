@@ -117,7 +117,7 @@ def apply_finish(connection: Connection, run_id: bytes, writer_id: int, finish: 
     connection.execute(
         sa.update(writer)
         .where(writer.c.run_id == run_id, writer.c.writer_id == signed(writer_id))
-        .values(state=finish.state, exit_code=finish.exit_code, ended_us=finish.ended_us or now_us)
+        .values(state=finish.state, exit_code=finish.exit_code, ended_us=finish.ended_us or now_us, receipt=finish.receipt)
     )
     decide_state(connection, run_id)
 

@@ -130,6 +130,16 @@ class RunTotals:
 
 
 @dataclass(frozen=True, slots=True)
+class WriterSums:
+    """What is stored of one writer."""
+
+    writer_id: int
+    next_seq: int
+    metrics: list[tuple[str, int, int]]
+    """Name, points, wrapping 64-bit sum of their hashes (docs/format.md section 7); rows have the empty name."""
+
+
+@dataclass(frozen=True, slots=True)
 class Histogram:
     """One stored histogram value."""
 
@@ -195,6 +205,10 @@ class Store(Protocol):
 
     def quarantined(self, run_id: bytes) -> list[tuple[int, int, str]]:
         """`(writer_id, seq, reason)` of frames kept aside because they did not decode."""
+        ...
+
+    def sums(self, run_id: bytes) -> list[WriterSums]:
+        """What the stored bytes of a run add up to, writer by writer, superseded points included; reads every byte of it."""
         ...
 
     def metrics(self, run_id: bytes) -> list[Metric]:

@@ -33,8 +33,10 @@ from runferry.server.store.protocol import (
     RunTotals,
     StoreError,
     WriterState,
+    WriterSums,
 )
 from runferry.server.store.shard import Connect, Shard, network_file_system
+from runferry.server.store.sums import run_sums
 from runferry.server.store.tail import MAX_TAIL_BYTES, RunViews, TailCache, writers_for_native
 
 if TYPE_CHECKING:
@@ -416,6 +418,14 @@ class SqliteStore:
             with shard.writing() as connection:
                 release(connection, run_id)
             self._tails.forget(run_id)
+
+    def sums(self, run_id: bytes) -> list[WriterSums]:
+        """What the stored bytes of a run add up to, writer by writer, superseded points included; reads every byte of it."""
+        shard = self._find_shard(run_id)
+        if shard is None:
+            return []
+        with shard.reading() as connection:
+            return run_sums(connection, run_id)
 
     def check(self, run_id: bytes) -> list[str]:
         """What is wrong with a stored run, one sentence per finding; reads every byte of it."""

@@ -73,6 +73,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("exit_code", sa.Integer()),
         sa.Column("ended_us", sa.BigInteger()),
+        sa.Column("receipt", Document),
         sa.PrimaryKeyConstraint("run_id", "writer_id"),
     )
     op.create_table(
