@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,43 +12,19 @@ import runferry
 from runferry.errors import JournalError
 
 from tests.support import stored
+from tests.support.mounts import mounted
 from tests.support.trainers import Trainer, command, train, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support.mounts import Mounted
     from tests.support.servers import RunningServer
-
-pytestmark = pytest.mark.fault
-
-
-class SmallDisk:
-    """A tmpfs of its own size."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def resize(self, mebibytes: int) -> None:
-        """Make it larger, as somebody who cleans up does."""
-        subprocess.run(["mount", "-o", f"remount,size={mebibytes}m", str(self.path)], check=True, timeout=30)  # noqa: S607
-
-
-@contextmanager
-def mounted(path: Path, options: str) -> Iterator[SmallDisk]:
-    """A tmpfs at `path`; skips the test where this user may not mount."""
-    path.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], capture_output=True, text=True, check=False)  # noqa: S607
-    if made.returncode:
-        pytest.skip(f"needs the right to mount: {made.stderr.strip()}")
-    try:
-        yield SmallDisk(path)
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True, timeout=30)  # noqa: S607
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+def small_disk(tmp_path: Path) -> Iterator[Mounted]:
     """4 MiB more than the 256 that a journal leaves free."""
     with mounted(tmp_path / "disk", "size=260m") as disk:
         yield disk
@@ -63,8 +37,9 @@ def noise(number: int) -> str:
     return random.Random(number).randbytes(500).hex()
 
 
+@pytest.mark.fault(18)
 @pytest.mark.timeout(120)
-def test_a_full_disk_stops_neither_training_nor_sending(server: RunningServer, small_disk: SmallDisk) -> None:
+def test_a_full_disk_stops_neither_training_nor_sending(server: RunningServer, small_disk: Mounted) -> None:
     settings = {"base_url": server.url, "silent": True}
     run = runferry.init(project="disks", id="full-online", dir=small_disk.path, settings=settings)
     number = 0
@@ -93,9 +68,10 @@ def test_a_full_disk_stops_neither_training_nor_sending(server: RunningServer, s
     assert stored.gaps(server.url, run.path) == []
 
 
+@pytest.mark.fault(18)
 @pytest.mark.timeout(180)
 def test_a_full_disk_without_a_server_costs_counted_rows_and_the_server_sees_the_gap(
-    server: RunningServer, small_disk: SmallDisk, tmp_path: Path
+    server: RunningServer, small_disk: Mounted, tmp_path: Path
 ) -> None:
     settings = {"silent": True, "ring_bytes": 1 << 20}
     run = runferry.init(project="disks", id="full-offline", dir=small_disk.path, mode="offline", settings=settings)
@@ -148,10 +124,9 @@ while True:
 """
 
 
+@pytest.mark.fault(18, 2)
 @pytest.mark.timeout(180)
-def test_a_trainer_killed_while_its_disk_is_full_loses_no_returned_call(
-    server: RunningServer, small_disk: SmallDisk, tmp_path: Path
-) -> None:
+def test_a_trainer_killed_while_its_disk_is_full_loses_no_returned_call(server: RunningServer, small_disk: Mounted, tmp_path: Path) -> None:
     with Trainer(TRAINING, small_disk.path, base_url=server.url) as trainer:
         lines: list[str] = []
         while lines.count("full") < 5:
@@ -168,6 +143,7 @@ def test_a_trainer_killed_while_its_disk_is_full_loses_no_returned_call(
     assert len(numbers) - 1 - returned in {0, 1}
 
 
+@pytest.mark.fault(25)
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("place", ["read-only", "below a file", "missing parents"])
 def test_init_finds_a_place_for_the_journal(tmp_path: Path, place: str) -> None:
@@ -199,6 +175,7 @@ def test_init_finds_a_place_for_the_journal(tmp_path: Path, place: str) -> None:
     assert str(tmp_path / "tmp") in said
 
 
+@pytest.mark.fault(25)
 def test_init_says_it_when_no_place_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file" / "tmp"))
@@ -207,6 +184,7 @@ def test_init_says_it_when_no_place_is_left(tmp_path: Path, monkeypatch: pytest.
         runferry.init(project="disks", dir=tmp_path / "file" / "below")
 
 
+@pytest.mark.fault(55)
 @pytest.mark.timeout(120)
 def test_a_call_too_large_for_a_row_is_dropped_with_a_count_and_a_gap(server: RunningServer, tmp_path: Path) -> None:
     run = runferry.init(project="disks", id="large", dir=tmp_path, settings={"base_url": server.url, "silent": True})
@@ -221,6 +199,7 @@ def test_a_call_too_large_for_a_row_is_dropped_with_a_count_and_a_gap(server: Ru
     assert (gap["reason"], gap["rows"]) == ("dropped", 1)
 
 
+@pytest.mark.fault(55)
 @pytest.mark.timeout(120)
 def test_rows_larger_than_the_ring_are_kept(server: RunningServer, tmp_path: Path) -> None:
     run = runferry.init(project="disks", id="wide", dir=tmp_path, settings={"base_url": server.url, "silent": True, "ring_bytes": 1 << 20})

@@ -11,6 +11,9 @@ import os
 import sys
 from pathlib import Path
 
+RESULTS = os.environ.get("RUNFERRY_RESULTS")
+"""Read once: a test with a clean environment records all the same."""
+
 
 def effort(name: str, default: int) -> int:
     """The count to try: of `RUNFERRY_EFFORT_<NAME>` if set, else `default`."""
@@ -21,6 +24,6 @@ def record(question: str, **figures: float | str) -> None:
     """Keep what a test measured, if somebody collects; printed either way (`pytest -s`)."""
     line = json.dumps({"question": question, **figures}, sort_keys=True)
     sys.stdout.write(line + "\n")
-    if results := os.environ.get("RUNFERRY_RESULTS"):
-        with Path(results).open("a", encoding="utf-8") as file:
+    if RESULTS:
+        with Path(RESULTS).open("a", encoding="utf-8") as file:
             file.write(line + "\n")

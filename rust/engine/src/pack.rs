@@ -37,7 +37,7 @@ use crate::clock::Clock;
 use crate::receipt::{Covered, segment_head};
 use crate::rowspool;
 use crate::shared::{Counters, Item, OUTBOX_BYTES, Shared};
-use crate::sync_disk::SyncJob;
+use crate::sync_disk::{Done, SyncJob, SyncQueue};
 
 const BUSY_POLL: Duration = Duration::from_millis(5);
 const IDLE_POLL: Duration = Duration::from_millis(250);
@@ -65,7 +65,7 @@ pub(crate) enum Command {
     /// The ring is full.
     Wake,
     /// Everything logged so far goes to the journal; `durable`: and to the device.
-    Flush { durable: bool, done: SyncSender<Result<u64, String>> },
+    Flush { durable: bool, done: Done },
     /// Nothing more is logged: write the last frame. Answers its number.
     Finish { map: Doc, done: SyncSender<Result<u64, String>> },
     /// The last values of all metrics.
@@ -88,7 +88,7 @@ pub(crate) struct Packer {
     pub(crate) is_online: bool,
     pub(crate) fsync: Fsync,
     pub(crate) linger_ms: Arc<AtomicU64>,
-    pub(crate) to_sync: SyncSender<SyncJob>,
+    pub(crate) to_sync: SyncQueue,
     pub(crate) clock: Clock,
 }
 
@@ -182,6 +182,7 @@ impl Loop {
         self.write_ready();
         self.release_acked();
         self.keep_house();
+        self.it.to_sync.offer();
         match told {
             Some(Command::Wake) => self.wait = Duration::ZERO,
             Some(Command::Flush { durable, done }) => self.flush(durable, done),
@@ -350,7 +351,7 @@ impl Loop {
         let synced = self.it.journal.durable_next_seq();
         self.it.shared.change(|state| state.synced_next_seq = state.synced_next_seq.max(synced));
         self.retry_waiting();
-        self.rewrite_doubtful();
+        self.rewrite_doubtful().ok(); // told in `last_error`
         self.trim();
         let (oldest, is_behind) = {
             let state = self.it.shared.state();
@@ -382,10 +383,17 @@ impl Loop {
                 Err(error) => return self.it.shared.set_error(chain(&error)),
             }
         }
+        if self.write_waiting() {
+            self.it.shared.change(|state| state.journal = "ok");
+        }
+    }
+
+    /// Whether the journal took everything that waited for it.
+    fn write_waiting(&mut self) -> bool {
         while let Some(waiting) = self.waiting.pop_front() {
             if !self.append(&waiting.frame) {
                 self.waiting.push_front(waiting);
-                return;
+                return false;
             }
             self.it.shared.change(|state| {
                 if let Some(item) = state.items.iter_mut().find(|item| item.seq == waiting.seq) {
@@ -394,7 +402,7 @@ impl Loop {
             });
             self.journaled(waiting.end, waiting.next_seq, waiting.frame.len());
         }
-        self.it.shared.change(|state| state.journal = "ok");
+        true
     }
 
     fn new_journal(&self, first_seq: u64) -> Result<Journal, JournalError> {
@@ -403,23 +411,54 @@ impl Loop {
     }
 
     /// After a failed fsync nothing the old segment holds is believed: what is still in memory is written anew.
-    fn rewrite_doubtful(&mut self) {
+    ///
+    /// # Errors
+    /// Frames that the server does not have either are in doubt and not in memory any more.
+    fn rewrite_doubtful(&mut self) -> Result<(), String> {
+        self.rewrite_from_memory();
+        let durable = self.it.shared.state().durable_next_seq;
+        let Some(doubt) = self.it.journal.doubt().filter(|doubt| doubt.until_seq > durable) else { return Ok(()) };
+        let (first, last) = (doubt.seq.max(durable), doubt.until_seq - 1);
+        let reason = format!("frames {first} to {last} may not survive a power cut: their fsync failed");
+        self.it.shared.set_error(reason.clone());
+        Err(reason)
+    }
+
+    fn rewrite_from_memory(&mut self) {
         let Some(doubt) = self.it.journal.doubt() else { return };
-        let frames: Vec<Bytes> = {
-            let state = self.it.shared.state();
-            let journaled = state.items.iter().filter(|item| item.is_journaled && item.next_seq > doubt.seq);
-            journaled.map(|item| item.frame.clone()).collect()
-        };
-        let first = frames.first().and_then(|frame| runferry_wire::Header::decode(frame).ok()).map(|header| header.seq);
-        let Some(first) = first else { return };
+        let first = self.doubtful_in_memory(doubt.seq);
+        // Frames behind the doubtful ones cure nothing.
+        let Some(first) = first.filter(|first| *first < doubt.until_seq) else { return };
+        self.take_back(first);
         self.it.journal.restart_from(first);
-        let is_rewritten = frames.iter().all(|frame| self.append(frame));
-        self.it.shared.change(|state| {
-            state.journal = "degraded";
-            if is_rewritten {
-                state.last_error = format!("fsync failed; frames from {first} on were written to a new segment");
-            }
+        if self.write_waiting() {
+            self.it.shared.change(|state| {
+                state.last_error = format!("an fsync failed; frames from {first} on were written to a new segment");
+            });
+        }
+        self.it.shared.change(|state| state.journal = "degraded");
+    }
+
+    /// The first frame from `seq` on that was journaled and is still in memory; all behind it are, too.
+    fn doubtful_in_memory(&self, seq: u64) -> Option<u64> {
+        let state = self.it.shared.state();
+        state.items.iter().find(|item| item.is_journaled && item.next_seq > seq).map(|item| item.seq)
+    }
+
+    /// Journaled frames from `first` on wait again to be written.
+    fn take_back(&mut self, first: u64) {
+        let taken: Vec<Waiting> = self.it.shared.change(|state| {
+            let journaled = state.items.iter_mut().filter(|item| item.is_journaled && item.seq >= first);
+            let back = journaled.map(|item| {
+                item.is_journaled = false;
+                // Their records have left the ring.
+                Waiting { seq: item.seq, next_seq: item.next_seq, end: 0, frame: item.frame.clone() }
+            });
+            back.collect()
         });
+        for waiting in taken.into_iter().rev() {
+            self.waiting.push_front(waiting);
+        }
     }
 
     fn trim(&mut self) {
@@ -442,8 +481,15 @@ impl Loop {
     }
 
     /// Hands what is not on the device yet to `rf-sync`. Without `done` a busy `rf-sync` is left alone.
-    fn request_sync(&mut self, done: Option<SyncSender<Result<u64, String>>>) {
+    fn request_sync(&mut self, done: Option<Done>) {
         let next_seq = self.next_seq;
+        if let Err(reason) = self.rewrite_doubtful() {
+            self.it.to_sync.refuse(&reason);
+            if let Some(done) = done {
+                done.send(Err(reason)).ok();
+            }
+            return;
+        }
         let Some(ticket) = self.it.journal.sync_ticket() else {
             self.synced_next_seq = next_seq;
             if let Some(done) = done {
@@ -451,16 +497,11 @@ impl Loop {
             }
             return;
         };
-        let is_waited_for = done.is_some();
-        let job = SyncJob { ticket, next_seq, done };
-        let sent =
-            if is_waited_for { self.it.to_sync.send(job).is_ok() } else { self.it.to_sync.try_send(job).is_ok() };
-        if sent {
-            self.synced_next_seq = next_seq;
-        }
+        self.it.to_sync.put(SyncJob { ticket, next_seq, done: done.into_iter().collect() });
+        self.synced_next_seq = next_seq;
     }
 
-    fn flush(&mut self, durable: bool, done: SyncSender<Result<u64, String>>) {
+    fn flush(&mut self, durable: bool, done: Done) {
         self.write_all();
         self.retry_waiting();
         if !self.waiting.is_empty() {
@@ -501,10 +542,20 @@ impl Loop {
         if !self.waiting.is_empty() {
             return Err(self.it.shared.state().last_error.clone());
         }
-        match self.it.journal.sync_ticket().map(|ticket| ticket.sync()) {
-            None | Some(Ok(())) => Ok(seq),
-            Some(Err(error)) => Err(chain(&error)),
+        self.sync_now().map(|()| seq)
+    }
+
+    /// Waits for the device. After a failed fsync once more, with what was in doubt written anew.
+    fn sync_now(&mut self) -> Result<(), String> {
+        let mut failed = None;
+        for _ in 0..2 {
+            self.rewrite_doubtful()?;
+            match self.it.journal.sync_ticket().map(|ticket| ticket.sync()) {
+                None | Some(Ok(())) => return Ok(()),
+                Some(Err(error)) => failed = Some(chain(&error)),
+            }
         }
+        Err(failed.unwrap_or_default())
     }
 
     pub(crate) fn end(mut self) {

@@ -22,7 +22,7 @@ use crate::receipt::{Covered, segment_head};
 use crate::send::{Ended, Sender, serve};
 use crate::shared::Shared;
 use crate::source::{JournalSource, LiveSource};
-use crate::sync_disk::{SyncJob, do_job};
+use crate::sync_disk::{SyncJob, SyncQueue, do_job};
 
 /// What the client is called.
 const CLIENT: &str = "runferry/steps";
@@ -124,7 +124,7 @@ impl Process {
             is_online: true,
             fsync,
             linger_ms: Arc::clone(&linger_ms),
-            to_sync,
+            to_sync: SyncQueue::new(to_sync),
             clock: world.clock,
         });
         let open_frame = map_frame(identity, Kind::Open, 1, 0, 0, open);

@@ -29,7 +29,8 @@ use crate::receipt::{Covered, segment_head};
 use crate::send::{self, Sender};
 use crate::shared::{Connection, Counters, Shared};
 use crate::source::LiveSource;
-use crate::{clock, sync_disk, thread};
+use crate::sync_disk::{self, SyncQueue};
+use crate::{clock, thread};
 
 const NAMES_BYTES: usize = 1 << 20;
 const ONLINE_LINGER_MS: u64 = 100;
@@ -228,7 +229,7 @@ impl Writer {
             is_online,
             fsync: options.fsync,
             linger_ms: linger_ms.clone(),
-            to_sync,
+            to_sync: SyncQueue::new(to_sync),
             clock: Clock::MACHINE,
         };
         let mut threads = vec![
