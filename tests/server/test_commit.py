@@ -70,9 +70,13 @@ def submission(stream: Listener, seq: int) -> Submission:
     return Submission(stream, stream.generation, Batch(RUN, 1, seq, seq + 1, [b"f"]), 1, has_documents=False)
 
 
-def committer(store: FailingStore) -> GroupCommitter:
-    """A committer that has not begun, so that a test decides what the first group is."""
-    return GroupCommitter(cast("Store", store), asyncio.get_running_loop(), linger_s=0.001, group_bytes=1 << 20)
+def committer(store: FailingStore, *shortages: str) -> GroupCommitter:
+    """A committer that has not begun, so that a test decides what the first group is; the disk is short of room so many times."""
+    left = list(shortages)
+    loop = asyncio.get_running_loop()
+    return GroupCommitter(
+        cast("Store", store), loop, linger_s=0.001, group_bytes=1 << 20, shortage=lambda _bytes: left.pop(0) if left else None
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +114,23 @@ def test_a_full_disk_throttles_acks_nothing_and_commits_when_there_is_room() -> 
         commits.stop()
 
         assert [kind for kind, *_ in told] == ["throttled", "throttled", "settled"]
+
+    asyncio.run(scene())
+
+
+@pytest.mark.fault(72)
+def test_writers_wait_before_the_disk_is_full_and_go_on_when_there_is_room() -> None:
+    async def scene() -> None:
+        store, stream = FailingStore(), Listener()
+        commits = committer(store, "3 MiB free, 4 MiB have to stay free", "the same")
+        commits.submit(submission(stream, 1))
+
+        commits.start()
+        told = [await asyncio.wait_for(stream.told.get(), 5) for _ in range(3)]
+        commits.stop()
+
+        assert [kind for kind, *_ in told] == ["throttled", "throttled", "settled"]
+        assert store.groups == [1]
 
     asyncio.run(scene())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from runferry.server import check
 from runferry.server.adopt import default_folders
 from runferry.server.app import run_server
-from runferry.server.settings import DEFAULT_PORT, Advertised, Settings, default_data_dir
+from runferry.server.settings import DEFAULT_PORT, Advertised, Limits, Settings, default_data_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +61,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--insecure-no-auth", action="store_true", help="listen beyond this machine although keys and TLS are not available yet"
     )
+    options.add_argument(
+        "--keep-free",
+        type=_size,
+        default=Limits().keep_free_bytes,
+        metavar="SIZE",
+        help="room on the data's disk below which writers have to wait, as 500MiB; at most 5%% of the disk (default: 1GiB; 0: none)",
+    )
     options.add_argument("--verbose", action="store_true", help="log what the server does")
     return options
 
@@ -83,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             adopt=told.adopt if told.adopt is not None else default_folders(Path.cwd()),
             advertised_write=told.advertise_write,
             insecure_no_auth=told.insecure_no_auth,
+            limits=Limits(keep_free_bytes=told.keep_free),
         )
     )
 
@@ -92,6 +101,13 @@ def _advertised(text: str) -> Advertised:
         return Advertised.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"(\d+)(|KiB|MiB|GiB)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: a number of bytes, or one with KiB, MiB or GiB behind it")
+    return int(found[1]) << {"": 0, "KiB": 10, "MiB": 20, "GiB": 30}[found[2]]
 
 
 def _port(text: str) -> int:

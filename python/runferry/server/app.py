@@ -34,6 +34,7 @@ from runferry.server.ingest.door import Ingest, PortInUseError, WriteDoor
 from runferry.server.live import Hub
 from runferry.server.metadata.database import Database, NewerSchemaError
 from runferry.server.query import Query
+from runferry.server.room import DiskRoom
 from runferry.server.settings import Advertised
 from runferry.server.store.protocol import StoreError
 from runferry.server.store.sqlite import SqliteStore
@@ -98,7 +99,7 @@ async def _open_doors(
     """Everything that runs between the opening and the closing of the databases."""
     hub = Hub(asyncio.get_running_loop())
     applier = Applier(database, store, hub)
-    door = WriteDoor(Ingest(database, store, applier, hub, settings.limits))
+    door = WriteDoor(Ingest(database, store, applier, hub, settings.limits, DiskRoom(settings.data_dir, settings.limits.keep_free_bytes)))
     read_port: int = read_socket.getsockname()[1]
     try:
         write_port = await door.open(settings.host, settings.port + 1 if settings.port else 0)

@@ -36,6 +36,7 @@ from runferry.server.documents import change_of, finish_of, gap_of, name_fields
 from runferry.server.metadata import writes
 from runferry.server.metadata.schema import project, run, writer
 from runferry.server.query import now_us
+from runferry.server.store.protocol import StoreFullError
 from runferry.server.values import last_summary
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ BEATS_INTERVAL_S = 2.0
 TOTALS_SHARE = 20
 """Computing the totals of a run may take at most one part in so many of the loop's time."""
 RETRY_DELAY_S = 1.0
+TOLD_AGAIN_S = 60.0
 WRITERS_PER_PASS = 256
 RECENT_WRITERS = 1_000
 
@@ -77,6 +79,7 @@ class Applier:
         self._is_stopping = False
         self._totals_due_at: dict[bytes, float] = {}
         self._names: dict[bytes, tuple[str, str]] = {}
+        self._told_at: dict[str, float] = {}
         self._thread = threading.Thread(target=self._run, name="rf-apply", daemon=True)
 
     def start(self) -> None:
@@ -112,10 +115,11 @@ class Applier:
             self._thread.join()
 
     def _run(self) -> None:
-        self._try(self._recover)
+        is_recovered = self._try(self._recover)
         beats_at = time.monotonic()
         while True:
             due, is_stopping = self._wait(beats_at + BEATS_INTERVAL_S)
+            is_recovered = is_recovered or self._try(self._recover)
             if due and not self._try(self._pass, due, is_stopping):
                 # One writer's trouble must not hold up the others: each alone, and those that fail once more later.
                 self._again([key for key in due if not self._try(self._pass, [key], is_stopping)])
@@ -144,10 +148,24 @@ class Applier:
         """Run one step; the loop outlives its errors, which are all retried."""
         try:
             step(*arguments)
+        except sa.exc.OperationalError as error:
+            self._tell(str(error.orig))
+            return False
+        except StoreFullError as error:
+            self._tell(str(error))
+            return False
         except BaseException:
             logger.exception("metadata could not be brought up to date; trying again")
             return False
+        self._told_at.clear()
         return True
+
+    def _tell(self, trouble: str) -> None:
+        """A disk that is full or a database that is held stays so for a while: said once a minute."""
+        now = time.monotonic()
+        if now - self._told_at.get(trouble, -TOLD_AGAIN_S) >= TOLD_AGAIN_S:
+            self._told_at[trouble] = now
+            logger.error("metadata could not be brought up to date; trying again: %s", trouble)
 
     def _again(self, due: Iterable[WriterKey]) -> None:
         with self._changed:

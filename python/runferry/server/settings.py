@@ -28,6 +28,8 @@ class Limits:
     """Of one frame: 8 MiB of payload, the header, the padding."""
     commit_linger_s: float = 0.005
     """How long a group commit waits for more frames; at most 50 ms is allowed."""
+    keep_free_bytes: int = 1 << 30
+    """Room on the data's disk that frames do not get; at most 5 % of the disk."""
     commit_group_bytes: int = 1 << 20
     """A group commit of so many bytes does not wait."""
     open_timeout_s: float = 30.0

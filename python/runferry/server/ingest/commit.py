@@ -9,8 +9,8 @@ The queue needs no bound of its own: a stream stops reading when as many bytes a
 
 # Failure
 Each part of a group that the store commits together (a shard) fails for itself.
-- No room, or the database held by somebody else: the same frames are kept and tried again; the writers are throttled and get no
-  ack. Frames whose stream has gone are let go, since their writer sends them again.
+- No room, hardly any (`shortage`), or the database held by somebody else: the same frames are kept and tried again; the writers
+  are throttled and get no ack. Frames whose stream has gone are let go, since their writer sends them again.
 - Outcome unknown: nothing is acked; the writers rewind to what the store says it holds, and until they have, their frames are
   dropped by generation.
 - Any other error has stored nothing, and may be the fault of one batch: each is tried alone, and only a writer whose batch fails
@@ -32,7 +32,7 @@ from runferry.server.store.protocol import Appended, Batch, OutcomeUnknownError,
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from runferry.server.store.protocol import Store
 
@@ -82,9 +82,12 @@ class Submission:
 class GroupCommitter:
     """The thread and its queue."""
 
-    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop, *, linger_s: float, group_bytes: int) -> None:
-        """Commit to this store, answer on this loop."""
+    def __init__(
+        self, store: Store, loop: asyncio.AbstractEventLoop, *, linger_s: float, group_bytes: int, shortage: Callable[[int], str | None]
+    ) -> None:
+        """Commit to this store, answer on this loop; `shortage` says why the disk shall not take so many bytes."""
         self._store = store
+        self._shortage = shortage
         self._loop = loop
         self._linger_s = linger_s
         self._group_bytes = group_bytes
@@ -140,6 +143,7 @@ class GroupCommitter:
             reason = ""
             for part in self._parts(group):
                 try:
+                    self._check_room(part)
                     self._append(part)
                 except (StoreFullError, StoreBusyError) as error:  # noqa: PERF203 - an iteration is a commit to a disk
                     logger.error("%d frames wait: %s", sum(len(item.batch.frames) for item in part), error)  # noqa: TRY400 - expected, its place is known
@@ -162,6 +166,11 @@ class GroupCommitter:
         except StoreError:
             return [[submission] for submission in group]
         return [[group[index] for index in part] for part in parts]
+
+    def _check_room(self, part: Sequence[Submission]) -> None:
+        shortage = self._shortage(sum(submission.frame_bytes for submission in part))
+        if shortage is not None:
+            raise StoreFullError(shortage)
 
     def _append(self, part: Sequence[Submission]) -> None:
         answers = self._store.append([submission.batch for submission in part])

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from runferry.server.ingest.opening import Opened
     from runferry.server.live import Hub
     from runferry.server.metadata.database import Database
+    from runferry.server.room import DiskRoom
     from runferry.server.settings import Limits
     from runferry.server.store.protocol import Store
 
@@ -50,7 +51,9 @@ class PortInUseError(OSError):
 class Ingest:
     """What the streams of one server share."""
 
-    def __init__(self, database: Database, store: Store, applier: Applier, hub: Hub, limits: Limits) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - one of each, all of other types
+        self, database: Database, store: Store, applier: Applier, hub: Hub, limits: Limits, room: DiskRoom
+    ) -> None:
         """Ingest into these; call it on the event loop that will serve."""
         self.database = database
         self.store = store
@@ -67,7 +70,9 @@ class Ingest:
         self._threads = ThreadPoolExecutor(CHECKING_THREADS, thread_name_prefix="rf-check")
         self._loop = asyncio.get_running_loop()
         self.is_draining = False
-        self.committer = GroupCommitter(store, self._loop, linger_s=limits.commit_linger_s, group_bytes=limits.commit_group_bytes)
+        self.committer = GroupCommitter(
+            store, self._loop, linger_s=limits.commit_linger_s, group_bytes=limits.commit_group_bytes, shortage=room.shortage
+        )
 
     def window_bytes(self) -> int:
         """What a stream may have in flight: the more streams, the less each, and little while commits are behind."""

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import sqlalchemy as sa
+
 from runferry import _native
 from runferry.server._generated import ingest_pb2 as pb
 from runferry.server.documents import BadOpenError, Opening, opening_of
 from runferry.server.ingest.sequence import KIND_OPEN
 from runferry.server.metadata.writes import open_writer
 from runferry.server.query import now_us
+from runferry.server.store.protocol import StoreBusyError
 
 if TYPE_CHECKING:
     from runferry.server.metadata.database import Database
@@ -54,6 +57,10 @@ def open_stream(message: pb.Open, database: Database, store: Store) -> Opened | 
 
     In this order: a writer in the metadata without a row in the store would be shown and could not write; the other way round
     the next Open of the writer, which it sends before any frame, completes it.
+
+    Raises:
+        StoreFullError: No room for the writer.
+        StoreBusyError: A database does not take it now.
     """
     try:
         run_id, writer_id, opening = _checked(message)
@@ -67,8 +74,11 @@ def open_stream(message: pb.Open, database: Database, store: Store) -> Opened | 
         started_us=opening.started_us or now_us(),
         is_relative=opening.is_relative,
     )
-    with database.write() as connection:
-        run_existed = open_writer(connection, run_id, writer_id, opening, now_us())
+    try:
+        with database.write() as connection:
+            run_existed = open_writer(connection, run_id, writer_id, opening, now_us())
+    except sa.exc.OperationalError as error:  # full, or held by somebody
+        raise StoreBusyError(f"metadata: {error.orig}") from error
     return Opened(run_id, writer_id, opening, state.next_seq, run_existed, store.totals(run_id).last_step)
 
 

@@ -136,7 +136,7 @@ class Shard:
             try:
                 connection.execute("COMMIT")
             except sqlite3.Error as error:
-                if is_full(error) and connection.in_transaction:
+                if is_full(error):  # before the commit record was written: SQLite has rolled back
                     self._roll_back(connection)
                     raise StoreFullError(f"{self.path}: {error}") from error
                 self._drop_connections()

@@ -32,6 +32,10 @@ _FRAMES_AT_ONCE = 32
 class TailTooLargeError(Exception):
     """More frames wait for their merge than may be decoded at once: merge the run, then read it."""
 
+    def __init__(self, merges: int) -> None:
+        super().__init__(f"too many frames wait since merge {merges}")
+        self.merges = merges
+
 
 @dataclass(frozen=True, slots=True)
 class RunView:
@@ -114,7 +118,7 @@ class TailCache:
                 if added:
                     cached.next_seqs[writer_id] = page[len(added) - 1][0]
                 if len(added) < len(page):
-                    raise TailTooLargeError
+                    raise TailTooLargeError(cached.merges)
             cached.next_seqs[writer_id] = next_seq
 
     def _shrink(self) -> None:
@@ -144,14 +148,17 @@ class RunViews:
         Raises:
             StoreError: The database cannot be read.
         """
+        stuck_at: int | None = None
         while True:
             with shard.reading() as connection:
                 try:
                     view = self._tails.view(connection, run_id)
-                except TailTooLargeError:
-                    pass
+                except TailTooLargeError as error:
+                    merges = error.merges
                 else:
                     yield connection, view
                     return
-            if self._merge(run_id) == 0:
-                raise StoreError(f"run {run_id.hex()} has a frame that cannot be held in memory")
+            if self._merge(run_id) == 0:  # somebody else has merged it meanwhile, or nobody can
+                if merges == stuck_at:
+                    raise StoreError(f"run {run_id.hex()} has a frame that cannot be held in memory")
+                stuck_at = merges

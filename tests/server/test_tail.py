@@ -1,0 +1,69 @@
+"""A reader that finds more waiting frames than it may hold: it reads after a merge, whoever did that merge."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from runferry.server.store.protocol import StoreError
+from runferry.server.store.tail import RunViews, TailTooLargeError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+    from runferry.server.store.shard import Shard
+    from runferry.server.store.tail import RunView, TailCache
+
+RUN = b"r" * 16
+
+
+class OneShard:
+    """Its connections are never used."""
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Nothing to read."""
+        yield
+
+
+class LargeUntilMerge:
+    """Tails too large to read while fewer than so many merges have been."""
+
+    def __init__(self, readable_at: int) -> None:
+        self.merges = 0
+        self._readable_at = readable_at
+
+    def view(self, _connection: sqlite3.Connection, _run_id: bytes) -> RunView | None:
+        """None, as of a run that is not there."""
+        if self.merges < self._readable_at:
+            raise TailTooLargeError(self.merges)
+        return None
+
+
+def views(tails: LargeUntilMerge, *, merged_by_others: bool) -> RunViews:
+    """Views whose merges find nothing to do, since somebody else was quicker or nobody can."""
+
+    def merge(_run_id: bytes) -> int:
+        tails.merges += merged_by_others
+        return 0
+
+    return RunViews(cast("TailCache", tails), merge)
+
+
+def test_a_run_that_somebody_else_has_merged_meanwhile_is_read() -> None:
+    tails = LargeUntilMerge(readable_at=3)
+
+    with views(tails, merged_by_others=True).of(cast("Shard", OneShard()), RUN) as (_, view):
+        assert view is None
+
+    assert tails.merges == 3
+
+
+def test_a_run_that_no_merge_makes_readable_is_an_error_and_not_a_loop() -> None:
+    with (
+        pytest.raises(StoreError, match="cannot be held in memory"),
+        views(LargeUntilMerge(readable_at=1), merged_by_others=False).of(cast("Shard", OneShard()), RUN),
+    ):
+        raise AssertionError("not reached")
