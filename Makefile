@@ -84,6 +84,7 @@ check: $(STAMPS)/dev $(STAMPS)/npm
 	$(BIN)/lint-imports --config .importlinter
 	PYTHON="$(CURDIR)/$(BIN)/python" sh proto/generate.sh --check
 	$(BIN)/python -m runferry.settings | diff -q - docs/settings.md
+	$(BIN)/python -m tests.faults | diff -q - docs/faults.md
 	cd web && npm run --silent check
 
 bench: $(STAMPS)/dev
@@ -97,6 +98,7 @@ proto: $(STAMPS)/dev
 
 docs: $(STAMPS)/dev
 	$(BIN)/python -m runferry.settings > docs/settings.md
+	$(BIN)/python -m tests.faults > docs/faults.md
 
 clean:
 	rm -rf target $(VENV) $(STAMPS) web/node_modules python/runferry/server/static python/runferry/_native*.so

@@ -19,7 +19,6 @@ from tests.support.trainers import COMMAND_TIMEOUT_S, Trainer, client_environmen
 if TYPE_CHECKING:
     from tests.support.servers import RunningServer
 
-pytestmark = pytest.mark.fault
 FRAMES, ROWS_A_FRAME = 12, 50
 
 
@@ -49,6 +48,7 @@ def numbers(server: RunningServer, run_id: str) -> list[int]:
     return [row["n"] for row in stored.rows(server.url, f"local/journals/{run_id}")]
 
 
+@pytest.mark.fault(39)
 @pytest.mark.timeout(120)
 def test_one_journal_sent_by_three_programs_at_once_is_stored_once(server: RunningServer, tmp_path: Path) -> None:
     journal = offline_run(tmp_path, "thrice")
@@ -71,6 +71,7 @@ def test_one_journal_sent_by_three_programs_at_once_is_stored_once(server: Runni
     assert stored.run(server.url, "local/journals/thrice").stored["rows"] == FRAMES * ROWS_A_FRAME
 
 
+@pytest.mark.fault(39)
 @pytest.mark.timeout(120)
 def test_a_journal_sent_again_from_a_copy_adds_nothing(server: RunningServer, tmp_path: Path) -> None:
     journal = offline_run(tmp_path, "copied")
@@ -83,6 +84,7 @@ def test_a_journal_sent_again_from_a_copy_adds_nothing(server: RunningServer, tm
     assert numbers(server, "copied") == list(range(FRAMES * ROWS_A_FRAME))
 
 
+@pytest.mark.fault(14, 15)
 @pytest.mark.timeout(120)
 def test_flipped_bits_cost_exactly_the_frames_they_hit(server: RunningServer, tmp_path: Path) -> None:
     journal = offline_run(tmp_path, "flipped")
@@ -117,6 +119,7 @@ def test_flipped_bits_cost_exactly_the_frames_they_hit(server: RunningServer, tm
     stored.wait_for_state(server.url, "local/journals/flipped", "finished")
 
 
+@pytest.mark.fault(13, 16, 17)
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("damage", ["cut in a frame", "garbage behind", "zeros behind", "hint is garbage", "segment renamed"])
 def test_other_damage_costs_no_whole_frame(server: RunningServer, tmp_path: Path, damage: str) -> None:
@@ -143,6 +146,7 @@ def test_other_damage_costs_no_whole_frame(server: RunningServer, tmp_path: Path
     assert numbers(server, run_id) == list(range(rows))
 
 
+@pytest.mark.fault(54)
 @pytest.mark.timeout(120)
 def test_a_journal_of_a_newer_format_is_named_and_the_others_are_sent(server: RunningServer, tmp_path: Path) -> None:
     newer, other = offline_run(tmp_path, "newer"), offline_run(tmp_path, "other")
@@ -190,6 +194,7 @@ for number in range(10**9):
 """
 
 
+@pytest.mark.fault(30)
 @pytest.mark.timeout(120)
 def test_a_killed_trainer_is_adopted_while_its_forked_child_lives(server: RunningServer, tmp_path: Path) -> None:
     with Trainer(FORKED_CHILD, tmp_path) as trainer:
@@ -212,6 +217,7 @@ def test_a_killed_trainer_is_adopted_while_its_forked_child_lives(server: Runnin
     assert len(found) > returned
 
 
+@pytest.mark.fault(29)
 @pytest.mark.timeout(120)
 def test_eight_adopters_at_once_make_one_copy(server: RunningServer, tmp_path: Path) -> None:
     code = """

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 KILLS = int(os.environ.get("RUNFERRY_SERVER_KILLS", "8"))
 ROWS_A_BURST = 40
 COMMIT_DELAY_US = 30_000
-pytestmark = pytest.mark.fault
 
 
 @contextmanager
@@ -98,6 +97,7 @@ class Training:
         return self.run.status().acked_frames
 
 
+@pytest.mark.fault(7, 9, 35)
 @pytest.mark.timeout(120 + 20 * KILLS)
 @pytest.mark.parametrize("commits", [ordinary_commits, slow_commits], ids=["at any instant", "between commit and ack"])
 def test_rows_are_stored_exactly_once_when_the_server_is_killed(
@@ -139,6 +139,7 @@ def check_all_stored(server: RunningServer, training: Training) -> int:
     return int(found["duplicates"])
 
 
+@pytest.mark.fault(34)
 @pytest.mark.timeout(180)
 def test_a_server_that_restarts_cleanly_again_and_again_loses_and_repeats_nothing(tmp_path: Path) -> None:
     data, port = tmp_path / "data", free_port()

@@ -22,7 +22,6 @@ from tests.support.trainers import command, train
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.fault
 INIT_MAX_S = 1.5
 LOG_MAX_S = 0.3
 
@@ -60,6 +59,7 @@ print("status", run.status().backlog_frames, run.status().dropped_rows)
 """
 
 
+@pytest.mark.fault(78)
 @pytest.mark.timeout(120)
 def test_finish_without_a_server_returns_in_time_and_names_the_command_that_sends_the_run(tmp_path: Path) -> None:
     port = free_port()
@@ -142,6 +142,7 @@ def test_what_one_run_left_is_sent_by_the_next_init(tmp_path: Path) -> None:
         assert [row["n"] for row in stored.rows(server.url, "local/absent/alone")] == list(range(500))
 
 
+@pytest.mark.fault(46)
 @pytest.mark.timeout(120)
 def test_a_server_that_hangs_slows_no_log_call_and_gets_everything_when_it_wakes(tmp_path: Path) -> None:
     with RunningServer(tmp_path / "data") as server:

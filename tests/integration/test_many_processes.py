@@ -75,6 +75,7 @@ def _compare_answers(server: RunningServer, seed: int, rows: list[dict[str, Any]
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.fault(60)
 def test_rows_whose_names_never_come_again_and_a_row_of_very_many_are_all_stored(server: RunningServer, tmp_path: Path) -> None:
     run = runferry.init(project="many", id="names", dir=tmp_path, settings={"base_url": server.url, "silent": True})
     for number in range(10_000):

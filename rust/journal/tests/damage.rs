@@ -67,6 +67,7 @@ const FIRST: &str = "seg-00000000000000000001.rfj";
 const SECOND: &str = "seg-00000000000000000003.rfj";
 const THIRD: &str = "seg-00000000000000000005.rfj";
 
+// fault: 13
 #[test]
 fn a_cut_at_any_byte_loses_only_the_frame_it_falls_in() {
     let (bytes, starts) = segment();
@@ -84,6 +85,7 @@ fn a_cut_at_any_byte_loses_only_the_frame_it_falls_in() {
     }
 }
 
+// fault: 14, 15
 #[test]
 fn a_flip_of_any_bit_costs_at_most_its_frame_and_is_reported() {
     let (bytes, starts) = segment();
@@ -120,6 +122,7 @@ fn a_flip_of_any_bit_costs_at_most_its_frame_and_is_reported() {
     }
 }
 
+// fault: 13
 #[test]
 fn zeros_behind_the_last_frame_are_a_clean_end() {
     let (mut bytes, _) = segment();
@@ -130,6 +133,7 @@ fn zeros_behind_the_last_frame_are_a_clean_end() {
     assert_eq!((found.next_seq, found.notes), (6, vec![]));
 }
 
+// fault: 13
 #[test]
 fn garbage_behind_the_last_frame_is_noted_and_its_number_stays_free() {
     let (mut bytes, _) = segment();
@@ -143,6 +147,7 @@ fn garbage_behind_the_last_frame_is_noted_and_its_number_stays_free() {
     assert_eq!((found.notes[0].offset, found.notes[0].bytes, found.notes[0].kind), (end, 5003, DamageKind::Garbage));
 }
 
+// fault: 15
 #[test]
 fn bytes_missing_from_the_middle_cost_only_the_frames_they_were_in() {
     let (bytes, starts) = segment();
@@ -155,6 +160,7 @@ fn bytes_missing_from_the_middle_cost_only_the_frames_they_were_in() {
     assert_eq!(read_all(&disk, 1), (vec![1, 3, 5], vec![(2, 1)]));
 }
 
+// fault: 16
 #[test]
 fn a_frame_of_another_writer_ends_its_segment_and_is_reported() {
     let (bytes, starts) = segment();
@@ -177,6 +183,7 @@ fn a_frame_of_another_writer_ends_its_segment_and_is_reported() {
     assert_eq!((found.notes[0].offset, found.notes[0].kind), (foreign, DamageKind::Foreign));
 }
 
+// fault: 54
 #[test]
 fn a_later_format_version_names_the_file_and_both_versions() {
     let (bytes, starts) = segment();
@@ -205,6 +212,7 @@ fn a_missing_low_segment_is_normal() {
     assert_eq!(read_all(&disk, 3), (vec![3, 4, 5, 6], vec![]));
 }
 
+// fault: 16
 #[test]
 fn a_missing_middle_segment_is_a_gap_of_its_numbers() {
     let disk = three_segments();
@@ -214,6 +222,7 @@ fn a_missing_middle_segment_is_a_gap_of_its_numbers() {
     assert_eq!(read_all(&disk, 1), (vec![1, 2, 5, 6], vec![(3, 2)]));
 }
 
+// fault: 16
 #[test]
 fn an_emptied_segment_is_a_gap_of_its_numbers() {
     let disk = three_segments();
@@ -223,6 +232,7 @@ fn an_emptied_segment_is_a_gap_of_its_numbers() {
     assert_eq!(read_all(&disk, 1), (vec![1, 2, 5, 6], vec![(3, 2)]));
 }
 
+// fault: 16
 #[test]
 fn an_emptied_last_segment_leaves_its_numbers_free() {
     let disk = three_segments();
@@ -245,6 +255,7 @@ fn a_segment_that_holds_only_its_open_frame_proves_that_lower_numbers_were_used(
     assert_eq!(read_all(&disk, 1), (vec![1, 2], vec![(3, 2)]));
 }
 
+// fault: 16
 #[test]
 fn a_duplicated_segment_adds_nothing() {
     let disk = three_segments();
@@ -257,6 +268,7 @@ fn a_duplicated_segment_adds_nothing() {
     assert_eq!(read_all(&disk, 1), (vec![1, 2, 3, 4, 5, 6], vec![]));
 }
 
+// fault: 16
 #[test]
 fn swapped_and_renamed_segments_are_read_by_what_is_inside() {
     let disk = three_segments();
@@ -288,6 +300,7 @@ fn a_frame_damaged_in_one_segment_is_taken_from_its_copy() {
     assert!(gaps(&scan(&disk)).is_empty());
 }
 
+// fault: 21
 #[test]
 fn an_unreadable_sector_costs_the_frames_on_it() {
     let disk = SimDisk::new();
@@ -320,6 +333,7 @@ fn a_directory_that_is_not_there_holds_an_empty_journal() {
     assert_eq!((found.first_seq, found.next_seq, found.pieces.len(), found.open), (1, 1, 0, None));
 }
 
+// fault: 17
 #[test]
 fn a_forged_or_foreign_or_torn_ack_hint_is_no_hint() {
     use runferry_journal::ack::{read_hint, write_hint};

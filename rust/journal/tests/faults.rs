@@ -47,6 +47,7 @@ fn short_and_interrupted_writes_are_continued() {
     assert_eq!(found(&disk), (vec![1], vec![]));
 }
 
+// fault: 18, 19
 #[test]
 fn a_full_disk_in_mid_frame_leaves_the_journal_at_the_frame_before() {
     let disk = SimDisk::new();
@@ -68,6 +69,7 @@ fn a_full_disk_in_mid_frame_leaves_the_journal_at_the_frame_before() {
     assert_eq!((found(&disk), disk.segments().len()), ((vec![1, 2], vec![]), 1));
 }
 
+// fault: 19
 #[test]
 fn a_frame_that_cannot_be_cut_off_again_is_left_behind_in_its_segment() {
     let disk = SimDisk::new();
@@ -107,6 +109,7 @@ fn a_file_system_without_allocation_is_written_to_all_the_same() {
     assert_eq!(found(&disk), (vec![1], vec![]));
 }
 
+// fault: 20
 #[test]
 fn a_file_size_limit_is_met_with_a_new_segment_and_is_full_only_where_that_does_not_help() {
     let disk = SimDisk::new();
@@ -125,6 +128,7 @@ fn a_file_size_limit_is_met_with_a_new_segment_and_is_full_only_where_that_does_
     assert_eq!(found(&disk), (vec![1, 2], vec![]));
 }
 
+// fault: 21
 #[test]
 fn a_write_error_moves_on_to_a_new_segment_and_puts_unsynced_frames_in_doubt() {
     let disk = SimDisk::new();
@@ -156,6 +160,7 @@ fn a_disk_that_takes_nothing_any_more_is_an_error_and_the_frame_may_come_again()
     assert_eq!(found(&disk), (vec![1, 2], vec![]));
 }
 
+// fault: 22
 #[test]
 fn a_failed_fsync_is_never_tried_again_and_its_frames_are_written_anew() {
     let disk = SimDisk::new();
@@ -234,6 +239,7 @@ fn a_ticket_covers_what_was_appended_before_it_and_no_more() {
     assert!(journal.sync_ticket().is_none());
 }
 
+// fault: 10
 #[test]
 fn segments_of_a_dead_process_are_synced_before_they_count_as_durable() {
     let disk = SimDisk::new();

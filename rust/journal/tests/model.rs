@@ -339,6 +339,7 @@ fn check_scan(scan: &Scan, frames: &BTreeMap<u64, Vec<u8>>, gaps: &[Gap]) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
+    // fault: 10, 12
     #[test]
     fn what_was_appended_comes_back_in_order_and_what_was_synced_always(
         steps in prop::collection::vec(step(), 1..60),

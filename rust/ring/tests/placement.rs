@@ -30,6 +30,7 @@ fn shared_memory_is_taken_where_there_is_some() {
     assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 >= metadata.len(), "fully allocated");
 }
 
+// fault: 27
 #[test]
 fn without_shared_memory_it_is_a_file_beside_the_journal() {
     let disk = std::env::temp_dir().join(format!("runferry-ring-{}", std::process::id()));
@@ -47,6 +48,7 @@ fn without_shared_memory_it_is_a_file_beside_the_journal() {
     std::fs::remove_dir_all(&disk).expect("our own folder");
 }
 
+// fault: 27
 #[test]
 fn without_any_folder_it_works_on_the_heap_and_says_so() {
     let (mut producer, mut consumer) = create(&options(Path::new("/nowhere"), Path::new("/dev/null"))).expect("a ring");
@@ -74,6 +76,7 @@ fn a_file_that_is_there_already_is_never_touched() {
 }
 
 /// A ring larger than the file system: refused at creation, and nothing of it stays behind.
+// fault: 27
 #[test]
 fn full_shared_memory_is_passed_over_without_a_trace() {
     let scratch = Scratch::new();
@@ -137,6 +140,7 @@ fn a_file_that_somebody_removed_or_cut_is_noticed() {
 }
 
 /// The mapping is not there in the child: every call must say no instead of touching it, and dropping must unmap nothing.
+// fault: 62
 #[test]
 fn a_forked_child_can_neither_use_nor_harm_its_parents_ring() {
     for shm_dir in [Some(Scratch::new()), None] {

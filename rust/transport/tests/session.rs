@@ -88,6 +88,7 @@ fn the_server_resumes_from_what_the_client_has() {
     }
 }
 
+// fault: 38
 #[test]
 fn a_server_that_knows_more_makes_a_new_writer() {
     let mut session = new_session();
@@ -98,6 +99,7 @@ fn a_server_that_knows_more_makes_a_new_writer() {
     assert_eq!(session.offer(frame(10), NOW), Verdict::Closed);
 }
 
+// fault: 36
 #[test]
 fn a_server_that_lost_what_the_client_dropped_gets_a_gap_and_then_all_there_is() {
     let mut session = new_session();
@@ -110,6 +112,7 @@ fn a_server_that_lost_what_the_client_dropped_gets_a_gap_and_then_all_there_is()
     assert_eq!(session.offer(frame(40), NOW), Verdict::Send);
 }
 
+// fault: 36
 #[test]
 fn a_client_that_has_nothing_left_gives_a_gap_for_all() {
     let resume = new_session().opened(&request(0, 50), &answer(20, 1), NOW);
@@ -117,6 +120,7 @@ fn a_client_that_has_nothing_left_gives_a_gap_for_all() {
     assert_eq!(resume, Resume::Regressed { gap_seq: 20, first_available_seq: 50 });
 }
 
+// fault: 37
 #[test]
 fn a_restored_backup_is_refilled_and_counted() {
     let mut session = session_with_sent(20);
@@ -149,6 +153,7 @@ fn without_a_connection_nothing_goes() {
     assert_eq!(session.due(NOW), Ok(Due::Nothing));
 }
 
+// fault: 55
 #[test]
 fn a_frame_larger_than_the_server_takes_is_not_sent() {
     let mut session = session_with_sent(0);
@@ -169,6 +174,7 @@ fn durable_acks_are_told_once() {
     assert_eq!(session.durable_next_seq(), 4);
 }
 
+// fault: 58
 #[test]
 fn acks_beyond_what_was_sent_or_going_back_break_the_connection() {
     assert!(is_broken(&session_with_sent(5).told(ack(7, 1), NOW)));
@@ -192,6 +198,7 @@ fn a_rewind_resends_from_the_frame_it_names() {
     assert_eq!(session.offer(frame(4), NOW), Verdict::Send);
 }
 
+// fault: 40
 #[test]
 fn acks_from_before_a_rewind_do_not_skip_frames() {
     let mut session = session_with_sent(9);
@@ -223,6 +230,7 @@ fn what_became_durable_in_the_meantime_is_not_resent() {
     assert_eq!(session.next_seq(), 7);
 }
 
+// fault: 58
 #[test]
 fn rewinds_beyond_what_was_sent_break_the_connection() {
     assert!(is_broken(&session_with_sent(5).told(rewind(7, "gap"), NOW)));
@@ -258,6 +266,7 @@ fn a_frame_with_a_refused_checksum_is_resent_three_times_and_then_given_up() {
     assert_eq!(session.offer(frame(4), NOW), Verdict::Send, "the GAP in its place");
 }
 
+// fault: 58
 #[test]
 fn a_server_that_rewinds_in_circles_is_broken() {
     let mut session = session_with_sent(9);
@@ -344,6 +353,7 @@ fn credit_stops_and_starts_the_sending() {
     assert_eq!(session.offer(frame(3), NOW), Verdict::Send);
 }
 
+// fault: 49
 #[test]
 fn a_throttle_stops_frames_for_a_clamped_and_stretched_time() {
     for (hint, shortest, longest) in [
@@ -362,6 +372,7 @@ fn a_throttle_stops_frames_for_a_clamped_and_stretched_time() {
     }
 }
 
+// fault: 49
 #[test]
 fn a_throttle_outlives_the_connection_and_halves_the_window() {
     let mut session = session_with_sent(0);
@@ -385,6 +396,7 @@ fn a_rate_paces_the_frames() {
     assert_eq!(session.offer(frame(2), later), Verdict::NotBefore(later + Duration::from_millis(500)));
 }
 
+// fault: 46
 #[test]
 fn silence_about_what_was_sent_is_a_failure_that_takes_longer_each_time() {
     let mut session = new_session();
@@ -430,6 +442,7 @@ fn received_without_durable_is_not_enough_for_ever() {
     assert!(session.due(NOW + FIRST_ACK_TIMEOUT).is_err());
 }
 
+// fault: 42
 #[test]
 fn when_all_is_durable_silence_is_allowed_until_the_next_beat_goes_unanswered() {
     let mut session = session_with_sent(2);
@@ -454,6 +467,7 @@ fn a_beat_is_due_at_once_and_then_every_ten_seconds() {
     assert_eq!(session.due(NOW + BEAT_EVERY), Ok(Due::Beat));
 }
 
+// fault: 34
 #[test]
 fn a_draining_server_gets_no_more_frames_and_is_left_when_it_says() {
     let mut session = session_with_sent(2);
@@ -543,6 +557,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     /// Whatever the server says in whatever order: limits hold, no number is skipped, the durable mark stays.
+    // fault: 58
     #[test]
     fn no_order_of_events_breaks_a_rule(happenings in vec(happening(), 1..120)) {
         let mut session = new_session();
@@ -642,6 +657,7 @@ proptest! {
     }
 
     /// With a server that keeps to the protocol, over any frame sizes: everything arrives, in order, once.
+    // fault: 45
     #[test]
     fn an_honest_server_gets_every_frame(sizes in vec(prop_oneof![64_u64..2_000, 200_000_u64..9_000_000], 1..60)) {
         const SERVER_WINDOW_BYTES: u64 = 256 << 10;
