@@ -12,8 +12,8 @@ from tests.faults.rows import FAULTS, GROUPS, Fault
 HEAD = """# Faults
 
 What can go wrong between `log()` and a stored point, what must hold all the same, and the tests that make it go wrong.
-`python -m tests.faults` writes this page from the marks on the tests (`make docs`; `make check` compares), so it cannot name a test that is not
-there. `make test` runs all of them in a bounded form, `make torture` in a long one that writes a dated file of what it saw.
+`python -m tests.faults` writes this page from the marks on the tests (`make docs`; `make check` compares), so it cannot name a
+test that is not there. `make test` runs all of them in a bounded form, `make torture` in a long one.
 """
 
 
