@@ -2,6 +2,7 @@
 #
 #   make demo    from a fresh clone to a training run read back, and a page to look at
 #   make test    all tests, bounded          make check   formats, lints, types, import rules, generated files
+#   make torture the fault tests, for hours (PARTS=kills SCALE=0.1)
 #   make bench   first figures               make clean   forget everything built
 #
 # PYTHON chooses the interpreter the environment is made from; NAME chooses one benchmark.
@@ -13,11 +14,13 @@ BIN := $(VENV)/bin
 STAMPS := .make
 NAME ?=
 KILLS ?= 500
+PARTS ?=
+SCALE ?= 1
 
 RUST := $(shell find rust -name '*.rs' -not -path '*/target/*' -not -path 'rust/fuzz/*' 2>/dev/null) Cargo.toml $(wildcard rust/*/Cargo.toml)
 WEB := $(shell find web -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
 
-.PHONY: demo test test-rust test-unit test-server test-fault test-integration test-browser test-web check bench fuzz proto docs clean tools
+.PHONY: demo test torture test-rust test-unit test-server test-fault test-integration test-browser test-web check bench fuzz proto docs clean tools
 
 tools:
 	@PYTHON="$(PYTHON)" sh .ci/tools.sh
@@ -67,6 +70,9 @@ test-integration: $(STAMPS)/dev $(STAMPS)/web
 
 test-fault: $(STAMPS)/dev
 	RUNFERRY_EFFORT_KILLS=$(KILLS) $(BIN)/python -m pytest -q -rs tests/fault
+
+torture: $(STAMPS)/dev $(STAMPS)/web
+	$(BIN)/python -m tests.torture $(PARTS) --scale $(SCALE)
 
 test-browser: $(STAMPS)/dev $(STAMPS)/web
 	$(BIN)/python -m pytest -q -rs tests/browser

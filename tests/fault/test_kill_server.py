@@ -5,7 +5,6 @@ The client is left alone: it reconnects by itself to the server that comes up ag
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import shutil
@@ -19,6 +18,7 @@ import pytest
 import runferry
 
 from tests.support import stored
+from tests.support.effort import effort, record
 from tests.support.exact import exact
 from tests.support.ports import free_port
 from tests.support.servers import RunningServer
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from runferry._run import Run
 
-KILLS = int(os.environ.get("RUNFERRY_SERVER_KILLS", "8"))
+KILLS = effort("server_kills", 8)
 ROWS_A_BURST = 40
 COMMIT_DELAY_US = 30_000
 
@@ -121,7 +121,8 @@ def test_rows_are_stored_exactly_once_when_the_server_is_killed(
         with RunningServer(data, port=port) as server:
             training.go_on(0.05)
             duplicates += check_all_stored(server, training)
-    print(f"{KILLS} kills, {unacked} frames committed and not acked, {duplicates} sent again in vain")  # noqa: T201 - the result
+    way = "between commit and ack" if commits is slow_commits else "at any instant"
+    record(f"servers killed {way}", kills=KILLS, frames_committed_and_not_acked=unacked, sent_again_in_vain=duplicates, lost=0, doubled=0)
     if commits is slow_commits:
         assert unacked > 0, "no kill fell between commit and ack"
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support import kills, stored
-from tests.support.effort import effort
+from tests.support.effort import effort, record
 from tests.support.exact import exact
 from tests.support.trainers import ROOT, client_environment, command
 
@@ -83,7 +83,7 @@ def test_every_log_call_that_returned_survives_kill_9_exactly_once(server: Runni
         assert cells == _ending_with(calls - 1, possible[: len(cells)]), f"{killed}: rows differ"
         assert not cells or stored.gaps(server.url, path) == []
         checked, extra = checked + calls, extra + calls - killed["returned"]
-    print(f"{checked:,} calls of {KILLS} killed trainers read back, {extra} of them had not returned")  # noqa: T201 - the count is the result
+    record("trainers killed at random instants", kills=KILLS, calls_read_back=checked, calls_cut_off_among_them=extra, lost=0, doubled=0)
     rings = [name for name in os.listdir("/dev/shm") if name.startswith("runferry-") and _is_of(name, tmp_path)]  # noqa: PTH208, S108
     assert rings == [], "adopted rings are removed"
 

@@ -1,0 +1,113 @@
+"""The fault tests in their long form: `make torture`, or `make torture PARTS="kills power"`, or `SCALE=0.1` for a tenth of it.
+
+Every part runs tests that `make test` runs, too, with larger counts (`tests/support/effort.py`) and without their timeouts. What they
+saw is appended, one JSON object a line, to `tests/results/<date>.jsonl`: first the machine, then each part's figures and its outcome.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Tests that answer one question."""
+
+    question: str
+    command: str
+    """Words for a shell; `pytest` and `cargo` as `make test` calls them."""
+    efforts: dict[str, int] = field(default_factory=dict)
+    """Counts at scale 1."""
+
+
+PARTS = {
+    "kills": Part("is a call that returned lost or doubled by SIGKILL?", "pytest tests/fault/test_kill_trainer.py", {"kills": 20_000}),
+    "ring": Part(
+        "is one of the ring's entries, or of the packer's?",
+        "cargo test --release -p runferry-ring -p runferry-engine --test kill --test adopt",
+        {"kills": 20_000},
+    ),
+    "server-kills": Part(
+        "is an acked row lost or doubled when the server is killed?", "pytest tests/fault/test_kill_server.py", {"server_kills": 1_000}
+    ),
+    "power": Part("is a durable row lost by a power cut?", "pytest tests/fault/test_power_cuts.py", {"power_cuts": 1_000}),
+    "restarts": Part("is a row lost or doubled in minutes of restarts?", "pytest tests/fault/test_server_restarts.py", {"restarts_s": 600}),
+    "network": Part(
+        "does sending resume after a reset at any byte?",
+        "pytest tests/fault/test_network.py tests/fault/test_silence.py",
+        {"network_cuts": 4_096, "network_flaps_s": 60},
+    ),
+    "forks": Part("does a fork hang or lose rows?", "pytest tests/fault/test_forks.py", {"forks": 10_000, "spawns": 1_000, "workers": 64}),
+    "exits": Part(
+        "does any end of a program hang, crash or lose rows?",
+        "pytest tests/fault/test_exit.py tests/fault/test_signals.py",
+        {"exits": 1_000, "alarm_rows": 1_000_000},
+    ),
+    "frames": Part("can frames in any order harm the store?", "pytest tests/fault/test_frames_again.py", {"frame_histories": 5_000}),
+    "merges": Part("does a killed merge lose or double rows?", "pytest tests/fault/test_server_merges.py", {"merge_rounds": 500}),
+    "fuzz": Part("do any bytes crash a reader?", "sh rust/fuzz/run.sh"),
+}
+
+
+def main() -> int:
+    """Run the parts asked for; 1 if any failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="default: all")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the counts of the long form")
+    asked = parser.parse_args()
+    started = dt.datetime.now(dt.timezone.utc)
+    results = ROOT / "tests" / "results" / f"{started:%Y-%m-%d}.jsonl"
+    results.parent.mkdir(exist_ok=True)
+    write(results, at=f"{started:%Y-%m-%dT%H:%MZ}", scale=asked.scale, **machine())
+    outcomes = [run(name, PARTS[name], asked.scale, results) for name in asked.parts or PARTS]
+    sys.stdout.write(f"written: {results.relative_to(ROOT)}\n")
+    return int(not all(outcomes))
+
+
+def run(name: str, part: Part, scale: float, results: Path) -> bool:
+    """One part; whether all its tests passed."""
+    efforts = {f"RUNFERRY_EFFORT_{effort.upper()}": str(max(1, round(count * scale))) for effort, count in part.efforts.items()}
+    words = part.command.split()
+    if words[0] == "pytest":
+        words = [sys.executable, "-m", "pytest", "-q", "-rs", *words[1:]]
+    sys.stdout.write(f"{name}: {part.question} {' '.join(f'{key}={value}' for key, value in efforts.items())} {part.command}\n")
+    sys.stdout.flush()
+    began_s = time.monotonic()
+    ended = subprocess.run(words, cwd=ROOT, env={**os.environ, **efforts, "RUNFERRY_RESULTS": str(results)}, check=False)
+    outcome = "passed" if ended.returncode == 0 else f"failed ({ended.returncode})"
+    write(results, part=name, outcome=outcome, took_s=round(time.monotonic() - began_s), command=part.command, **efforts)
+    return ended.returncode == 0
+
+
+def machine() -> dict[str, str | int]:
+    """Where and of what the figures are."""
+    words = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    return {
+        "commit": commit,
+        "cores": os.cpu_count() or 0,
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+    }
+
+
+def write(results: Path, **line: str | float) -> None:
+    """Append one line."""
+    with results.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
