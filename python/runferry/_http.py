@@ -34,12 +34,34 @@ class NotRunferryError(CommError):
     """Something answers at the address, and it is no Runferry server."""
 
 
-class Server:
-    """A Runferry server by its address. Each request has a connection of its own; safe from any thread."""
+class UntrustedError(CommError):
+    """The server's certificate is not to be believed; nothing was sent."""
 
-    def __init__(self, base_url: str, *, api_key: str | None = None, timeout_s: float = 30.0) -> None:
+
+class Server:
+    """A Runferry server by its address. Each request has a connection of its own; safe from any thread.
+
+    Args:
+        base_url: `http://host:port` or `https://host:port`; what says https is never asked without TLS.
+        api_key: Shown to a Runferry server only, and over plain http to this machine only.
+        ca_file: PEM file of authorities, read at each connection. None: the system's.
+        sends_plain_key: Show the key over plain http to other machines too.
+        timeout_s: For each single wait.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        ca_file: str | None = None,
+        sends_plain_key: bool = False,
+        timeout_s: float = 30.0,
+    ) -> None:
         self.base_url = base_url
-        self._api_key = api_key
+        self._ca_file = ca_file
+        self._is_withheld = api_key is not None and not sends_plain_key and not _keeps_secrets(base_url)
+        self._api_key = None if self._is_withheld else api_key
         self._timeout_s = timeout_s
         self._is_runferry = False
 
@@ -48,12 +70,13 @@ class Server:
 
         Raises:
             UnreachableError: No connection or no answer in time.
+            UntrustedError: Its certificate is not to be believed.
             NotRunferryError: Another service answers.
         """
         try:
             with self._open("/api/v1/door", None, key=None, timeout_s=timeout_s) as response:
                 door = _json(response.read(_MESSAGE_MAX_BYTES)) if response.status == _OK else None
-        except UnreachableError:
+        except (UnreachableError, UntrustedError):
             raise
         except CommError:
             door = None
@@ -81,6 +104,18 @@ class Server:
             raise CommError(f"{self.base_url} sent an answer that is not a JSON object for {'/'.join(path)}")
         return answer
 
+    def check_key(self, scope: str, *, timeout_s: float | None = None) -> None:
+        """Ask what the key opens.
+
+        Raises:
+            AuthenticationError: Nothing, or not `scope` ("read" or "write").
+            CommError: Whatever else `get` raises.
+        """
+        session = self.get(["session"], timeout_s=timeout_s)
+        scopes = session.get("scopes")
+        if isinstance(scopes, list) and scope not in scopes:
+            raise AuthenticationError(f"{self.base_url} refuses the key: {session.get('name')} may not {scope}")
+
     @contextmanager
     def stream(
         self, path: Sequence[str], query: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
@@ -96,7 +131,8 @@ class Server:
 
     @contextmanager
     def _open(self, path: str, query: Mapping[str, Any] | None, *, key: str | None, timeout_s: float | None) -> Iterator[HTTPResponse]:
-        from http.client import HTTPException  # noqa: PLC0415 - 15 ms that most processes never need
+        import ssl  # noqa: PLC0415 - 15 ms that most processes never need
+        from http.client import HTTPException  # noqa: PLC0415 - as above
 
         connection = self._connection(self._timeout_s if timeout_s is None else timeout_s)
         given = {name: value for name, value in (query or {}).items() if value is not None}
@@ -109,6 +145,10 @@ class Server:
                 _look_up(connection.host, connection.port, connection.timeout)
                 connection.request("GET", target, headers=headers)
                 response = connection.getresponse()
+            except ssl.SSLCertVerificationError as error:
+                raise UntrustedError(f"the certificate of {self.base_url} is not trusted: {error.verify_message}") from error
+            except ssl.SSLError as error:
+                raise NotRunferryError(f"{self.base_url} does not speak TLS as it should: {error.reason}") from error
             except OSError as error:
                 raise UnreachableError(f"{self.base_url} cannot be reached: {_cause(error)}") from error
             except (HTTPException, ValueError) as error:
@@ -121,8 +161,15 @@ class Server:
         from http.client import HTTPConnection, HTTPSConnection  # noqa: PLC0415 - as above
 
         parts = urlsplit(self.base_url)
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        return kind(parts.hostname or "", parts.port, timeout=timeout_s)
+        if parts.scheme != "https":
+            return HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+        import ssl  # noqa: PLC0415 - as above
+
+        try:
+            context = ssl.create_default_context(cafile=self._ca_file)
+        except OSError as error:  # a missing file, and what is no certificate (SSLError)
+            raise UntrustedError(f"no authorities can be read from {self._ca_file}: {_cause(error)}") from error
+        return HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout_s, context=context)
 
     def _refusal(self, path: str, response: HTTPResponse) -> CommError:
         try:
@@ -136,6 +183,11 @@ class Server:
                 return NotRunferryError(f"{self.base_url} does not know {path}: is it a Runferry server?")
             return NotFoundError(f"{text} ({self.base_url})")
         if response.status in _UNAUTHORIZED:
+            if self._is_withheld:
+                return AuthenticationError(
+                    f"{self.base_url} wants a key, and http would show it to anybody on the way: use https "
+                    "(RUNFERRY_INSECURE_KEY=1 sends it all the same)"
+                )
             return AuthenticationError(f"{self.base_url} refuses the key: {text or response.reason}")
         return CommError(f"{self.base_url}{path} answers {response.status}: {text or response.reason}")
 
@@ -168,6 +220,19 @@ def _look_up(host: str, port: int, timeout_s: float | None) -> None:
         raise TimeoutError(f"the name {host!r} was not resolved in {timeout_s:g} s") from None
     if error is not None:
         raise error
+
+
+def _keeps_secrets(base_url: str) -> bool:
+    """Nobody on the way can read what is sent there."""
+    parts = urlsplit(base_url)
+    if parts.scheme == "https" or parts.hostname == "localhost":
+        return True
+    from ipaddress import ip_address  # noqa: PLC0415 - as above
+
+    try:
+        return ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
 
 
 def _json(body: bytes) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from runferry._http import Server
+from runferry._access import server_of
 from runferry._settings_checks import as_base_url
 from runferry.errors import UsageError
-from runferry.settings import resolve, write_to_file
+from runferry.settings import key_in_file, resolve, write_to_file
 
 LOGIN_TIMEOUT_S = 10.0
 
@@ -22,12 +22,12 @@ def login(  # noqa: PLR0913, PLR0917 - the signature of the W&B SDK
     """Choose the server; the address and the key are kept in the settings file.
 
     Args:
-        key: API key, for a server that wants one.
+        key: API key, for a server that wants one. A key kept for another server is forgotten.
         relogin: Accepted; every call writes what it is given.
         host: Address of the server, `http://host:port`. None: the one configured already.
         force: True: fail if no server is configured.
         timeout: Seconds to wait for the server. Default: 10.
-        verify: Ask the address whether it is a Runferry server before it is kept.
+        verify: Ask the address whether it is a Runferry server, and whether it takes the key, before they are kept.
         deprecated: `referrer`, `prompt` and `anonymous` of the W&B SDK, without effect.
 
     Returns:
@@ -36,6 +36,7 @@ def login(  # noqa: PLR0913, PLR0917 - the signature of the W&B SDK
     Raises:
         UsageError: The address is none, or `force` and there is none.
         CommError: `verify`, and no Runferry server answers there. Nothing is kept then.
+        AuthenticationError: `verify`, and the server refuses the key. Nothing is kept then.
     """
     unknown = set(deprecated) - {"referrer", "prompt", "anonymous"}
     if unknown:
@@ -48,9 +49,18 @@ def login(  # noqa: PLR0913, PLR0917 - the signature of the W&B SDK
         if force:
             raise UsageError("no server is configured: run `runferry login http://host:7070` or set RUNFERRY_BASE_URL")
         return False
+    settings = resolve({"base_url": address, "api_key": key})
+    kept_key = settings.api_key if key is not None or settings.api_key == key_in_file() else None
     if verify:
-        Server(address).door(timeout_s=LOGIN_TIMEOUT_S if timeout is None else timeout)
-    changes = {name: value for name, value in (("base_url", host and address), ("api_key", key)) if value is not None}
+        server = server_of(settings, address, timeout_s=LOGIN_TIMEOUT_S if timeout is None else timeout)
+        server.door()
+        if key is not None:
+            server.get(["session"])
+    changes: dict[str, str | None] = {}
+    if host is not None:
+        changes = {"base_url": address, "api_key": kept_key}  # None removes the key of another server
+    elif key is not None:
+        changes = {"api_key": key}
     if changes:
         write_to_file(changes)
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, TypedDict, final, type_check_only
 
+from runferry._access import Access
+
 __version__: str
 
 @final
@@ -21,7 +23,7 @@ class Writer:
         ring_bytes: int = ...,
         journal_cap_bytes: int = ...,
         fsync: str = "adaptive",
-        api_key: str | None = None,
+        access: Access | None = None,
         in_child: Callable[..., None] | None = None,
     ) -> Writer: ...
     def log(self, data: dict[str, Any], step: int | None = None, commit: bool | None = None) -> None: ...
@@ -82,7 +84,7 @@ def local_last_step(root: str, run_id: bytes) -> int | None: ...
 def sync(
     paths: list[str],
     base_url: str | None,
-    api_key: str | None,
+    access: Access | None,
     progress: Callable[[SyncProgress], None],
     timeout_s: float = 5.0,
 ) -> list[SyncResult]: ...

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runferry import _term
-from runferry._http import NotFoundError, Server, UnreachableError
+from runferry._access import server_of
+from runferry._http import NotFoundError, Server, UnreachableError, UntrustedError
 from runferry.errors import AuthenticationError, CommError, UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Earlier:
 def look_up(  # noqa: PLR0913 - all by name
     settings: Settings, path: tuple[str, str, str], root: str, *, rule: str | None, is_online: bool, must_answer: bool
 ) -> Earlier:
-    server = Server(settings.base_url or "", api_key=settings.api_key) if is_online else None
+    server = server_of(settings, settings.base_url or "") if is_online else None
     if server is not None and must_answer:
         _until_answered(server.door, settings.init_timeout)
     if rule is None:
@@ -107,7 +108,8 @@ def _until_answered(ask: Any, timeout_s: float) -> None:
 def _probe(server: Server) -> None:
     """One look at the address, so that a wrong one is said at the start and not found out at the end."""
     try:
-        server.door(timeout_s=PROBE_TIMEOUT_S)
+        if server.door(timeout_s=PROBE_TIMEOUT_S).get("wants_key"):
+            server.check_key("write", timeout_s=PROBE_TIMEOUT_S)
     except CommError as error:
         _say_unanswered(error)
 
@@ -116,6 +118,8 @@ def _say_unanswered(error: CommError) -> None:
     if isinstance(error, UnreachableError):
         _term.termwarn(f"{error}. The run goes to its journal and is sent when the server answers")
     elif isinstance(error, AuthenticationError):
-        _term.termwarn(f"{error}. The run goes to its journal")
+        _term.termwarn(f"{error}. The run goes to its journal and is sent once there is a good key: runferry login URL")
+    elif isinstance(error, UntrustedError):
+        _term.termwarn(f"{error}. The run goes to its journal and is sent once the certificate is trusted")
     else:
         _term.termwarn(f"{error}. The run goes to its journal; `runferry sync` sends it once the address is right")

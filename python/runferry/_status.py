@@ -57,6 +57,7 @@ class RunStatus:
     """Whether a `log` call that has returned survives `kill -9` of this process."""
     connection: str = "off"
     """`off` (offline), `connecting` (or waiting for the next try), `connected`, `blocked` (the server refuses this run),
+    `unauthenticated` (it refuses the key, or wants one: another key is waited for), `untrusted` (its certificate is not to be believed),
     `incompatible` (its version does), `not_runferry` (something else answers at the address), `done` (all is sent and acked)."""
     journal: str = "none"
     """`ok`, `full` or `degraded` (the disk is full or fails: frames go to the server directly), `dead`, `none` (disabled run)."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runferry import __version__
+from runferry._access import access_of
 from runferry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def open_writer(
         ring_bytes=settings.ring_bytes,
         journal_cap_bytes=settings.journal_cap_bytes,
         fsync=settings.fsync,
-        api_key=settings.api_key,
+        access=access_of(settings),
         in_child=in_child,
     )
 

@@ -42,7 +42,7 @@ SETTINGS_FILE_HEADER = "# Written by `runferry login`; every field of docs/setti
 def _field(default: Any, check: Callable[[object], Any], doc: str, *, env: str | None = None, from_wandb: bool = True) -> Any:
     """A row of the table. `env`: the variable without its prefix, where it is not the field's name."""
     metadata = {"check": check, "doc": doc, "env": env, "from_wandb": from_wandb}
-    return dataclasses.field(default=default, metadata=metadata, repr="API key" not in doc)
+    return dataclasses.field(default=default, metadata=metadata, repr=not doc.startswith("API key"))
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -60,7 +60,25 @@ class Settings:
     base_url: str | None = _field(
         None, as_base_url, "Address of the server, `http://host:port`. Without one, runs stay in the local journal.", from_wandb=False
     )
-    api_key: str | None = _field(None, as_text, "API key; sent to a Runferry server only.", from_wandb=False)
+    api_key: str | None = _field(
+        None,
+        as_text,
+        "API key; sent to a Runferry server only, and over plain `http` to this machine only. From the settings file it goes to the "
+        "server that the file names. A running training reads the file again when its key is refused.",
+        from_wandb=False,
+    )
+    ca_file: str | None = _field(
+        None,
+        as_text,
+        "PEM file of the authorities whose word on a server's certificate is taken. Unset: `SSL_CERT_FILE`, else the system's.",
+        from_wandb=False,
+    )
+    insecure_key: bool = _field(
+        default=False,
+        check=as_bool,
+        doc="Send the key over plain `http` to other machines too, where anybody on the way can read it.",
+        from_wandb=False,
+    )
     mode: str | None = _field(
         None, as_mode, "`online` (needs `base_url`), `offline` or `disabled`. Unset: online where a server is configured, else offline."
     )
@@ -203,13 +221,24 @@ def resolve(*layers: Settings | Mapping[str, Any] | None, environ: Mapping[str, 
         UsageError: A value breaks its rule; the message names the variable or the file it came from.
     """
     environment = os.environ if environ is None else environ
-    values = {**_from_file(settings_file(environment)), **_from_environment(environment)}
+    kept = _from_file(settings_file(environment))
+    values = _from_environment(environment)
+    if "ca_file" not in {*values, *kept} and environment.get("SSL_CERT_FILE"):
+        values["ca_file"] = environment["SSL_CERT_FILE"]
     for layer in layers:
         if isinstance(layer, Settings):
             values.update(layer.given())
         elif layer is not None:
             values.update({name: value for name, value in layer.items() if value is not None})
-    return Settings(**values)
+    if "base_url" in kept and values.get("base_url", kept["base_url"]) != kept["base_url"]:
+        kept.pop("api_key", None)  # it is for the server that the file names
+    return Settings(**{**kept, **values})
+
+
+def key_in_file() -> str | None:
+    """The key that the settings file holds now."""
+    key: str | None = _from_file(settings_file()).get("api_key")
+    return key
 
 
 def variables(name: str) -> list[str]:

@@ -104,21 +104,14 @@ def test_a_taken_port_of_the_write_door_is_named(data: Path, tmp_path: Path) -> 
 def test_a_newer_schema_is_refused_with_both_versions(data: Path, tmp_path: Path) -> None:
     RunningServer(data).stop()
     with sqlite3.connect(data / "meta.db") as connection:
+        ((newest,),) = connection.execute("SELECT version_num FROM alembic_version")
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
 
     said = refused("--port", "0", "--data", str(data), cwd=tmp_path)
 
     assert "9999" in said
-    assert "0001" in said
-
-
-def test_beyond_loopback_needs_the_word_for_it(data: Path, tmp_path: Path) -> None:
-    said = refused("--host", "0.0.0.0", "--port", "0", "--data", str(data), cwd=tmp_path)  # noqa: S104 - what is tested
-
-    assert "--insecure-no-auth" in said
-    with RunningServer(data, "--host", "0.0.0.0", "--insecure-no-auth") as server:  # noqa: S104 - what is tested
-        assert httpx.get(f"{server.url}/api/v1/door", headers={"host": "any.name"}).status_code == 200
+    assert newest in said
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_the_schema_lists_every_path_of_the_contract(api: httpx.Client) -> None:
 
     run = "/api/v1/runs/{entity}/{project}/{id}"
     of_a_run = {run + rest for rest in ("", "/metrics", "/history", "/histograms", "/scan", "/writers", "/receipts", "/live")}
-    assert set(schema["paths"]) == {"/api/v1/door", "/api/v1/projects", "/api/v1/runs", "/api/v1/live", *of_a_run}
+    assert set(schema["paths"]) == {"/api/v1/door", "/api/v1/session", "/api/v1/projects", "/api/v1/runs", "/api/v1/live", *of_a_run}
 
 
 @pytest.mark.parametrize("path", ["/api/docs", "/", "/projects/some/page", "/api/v1/door", "/api/v1/nothing"])

@@ -24,13 +24,14 @@ _Found = TypeVar("_Found")
 class DoorStream:
     """One stream; a context manager."""
 
-    def __init__(self, address: str) -> None:
-        """Connect to the write door at `host:port`."""
+    def __init__(self, address: str, *, key: str | None = None) -> None:
+        """Connect to the write door at `host:port`, with a key if one is given."""
         self._channel = grpc.insecure_channel(
             address, options=[("grpc.max_receive_message_length", 16 << 20), ("grpc.max_send_message_length", 64 << 20)]
         )
         self._outgoing: queue.SimpleQueue[pb.ClientMessage | None] = queue.SimpleQueue()
-        self._call = services.IngestStub(self._channel).Stream(iter(self._outgoing.get, None))  # type: ignore[no-untyped-call]  # generated
+        metadata = () if key is None else (("authorization", f"Bearer {key}"),)
+        self._call = services.IngestStub(self._channel).Stream(iter(self._outgoing.get, None), metadata=metadata)  # type: ignore[no-untyped-call]  # generated
         self._changed = threading.Condition()
         self._has_ended = False
         self.heard: list[pb.ServerMessage] = []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[2]
-READY = re.compile(r"runferry server: (http://\S+) \(write door (\d+), data (.+)\)")
+READY = re.compile(r"runferry server: (https?://\S+) \(write door (\d+), data (.+)\)")
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 

@@ -1,6 +1,8 @@
 // The frame around every page, and which page an address shows.
 
-import { httpDoor } from "./api";
+import { useSyncExternalStore } from "react";
+import { httpDoor, keyWanted } from "./api";
+import { Login } from "./components/Login";
 import { projectHref, routeOf, type Route } from "./lib/route";
 import { ProjectsPage } from "./pages/ProjectsPage";
 import { RunPage } from "./pages/RunPage";
@@ -9,6 +11,7 @@ import { Link, usePathname } from "./router";
 
 export function App() {
   const route = routeOf(usePathname());
+  const isKeyWanted = useSyncExternalStore(keyWanted.watch, keyWanted.isWanted);
   return (
     <>
       <header className="topbar">
@@ -19,7 +22,7 @@ export function App() {
           API
         </a>
       </header>
-      <Page route={route} />
+      {isKeyWanted ? <Login /> : <Page route={route} />}
     </>
   );
 }

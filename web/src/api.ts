@@ -150,6 +150,38 @@ export interface Door {
 
 const RUNS_PER_PAGE = 200;
 
+/** Whether the server wants a key that this browser has not shown; who watches is told when that changes. */
+export const keyWanted = {
+  now: false,
+  watchers: new Set<() => void>(),
+  watch: (watcher: () => void) => {
+    keyWanted.watchers.add(watcher);
+    return () => keyWanted.watchers.delete(watcher);
+  },
+  isWanted: () => keyWanted.now,
+};
+
+function setKeyWanted(isWanted: boolean): void {
+  keyWanted.now = isWanted;
+  for (const watcher of keyWanted.watchers) watcher();
+}
+
+/** Shows the key once; the server answers with a cookie that no script can read. Rejects with an `ApiError`. */
+export async function logIn(key: string): Promise<void> {
+  let response: Response;
+  try {
+    response = await fetch("/api/v1/session", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ key }),
+    });
+  } catch (error) {
+    throw new ApiError("unreachable", `the server does not answer (${error instanceof Error ? error.message : String(error)})`);
+  }
+  if (!response.ok) throw new ApiError("refused", await errorMessage(response));
+  setKeyWanted(false);
+}
+
 export const httpDoor: Door = {
   async projects(signal) {
     return (await getJson<{ projects: Project[] }>("/projects", [], signal)).projects;
@@ -270,6 +302,7 @@ async function getJson<Answer>(path: string, query: Query, signal: AbortSignal):
     throw new ApiError("unreachable", `the server does not answer (${error instanceof Error ? error.message : String(error)})`);
   }
   const message = await errorMessage(response);
+  if (response.status === 401) setKeyWanted(true);
   if (response.status === 404) throw new ApiError("missing", message);
   // 5xx and "too many" pass; what is left is a request this page should not have made.
   const mayPass = response.status >= 500 || response.status === 429;

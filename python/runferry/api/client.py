@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from runferry._http import NotFoundError, Server
+from runferry._access import server_of
+from runferry._http import NotFoundError
 from runferry.api.run import Run
 from runferry.api.runs import Runs
 from runferry.errors import UsageError
@@ -54,9 +55,8 @@ class Api:
             raise UsageError(f"Api overrides {sorted(unknown)} are unknown: base_url, entity and project may be given")
         self.settings: Settings = resolve({**given, "api_key": api_key})
         """Settings in force."""
-        self._server = Server(
-            self.settings.base_url or LOCAL_SERVER, api_key=self.settings.api_key, timeout_s=TIMEOUT_S if timeout is None else timeout
-        )
+        waits_s = TIMEOUT_S if timeout is None else timeout
+        self._server = server_of(self.settings, self.settings.base_url or LOCAL_SERVER, timeout_s=waits_s)
 
     @property
     def base_url(self) -> str:

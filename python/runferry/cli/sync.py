@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runferry._access import access_of
 from runferry.cli.command import declare
 from runferry.cli.status import journals_in
 from runferry.cli.text import Progress, size, table
@@ -79,7 +80,7 @@ def _send(paths: list[str], base_url: str | None, timeout_s: float) -> int:
         def draw(state: SyncProgress) -> None:
             progress.update(state["sent_bytes"], state["total_bytes"], f"{size(state['sent_bytes'])} of {size(state['total_bytes'])}")
 
-        results = _native.sync(paths, settings.base_url, settings.api_key, draw, timeout_s)
+        results = _native.sync(paths, settings.base_url, access_of(settings), draw, timeout_s)
     rows = [_row(result) for result in results]
     if not rows:
         sys.stdout.write("no journals found\n")

@@ -1,4 +1,4 @@
-"""`runferry server` and `python -m runferry.server`: the options, and nothing else."""
+"""`runferry server` and `python -m runferry.server`: the options, and nothing else. `runferry server keys` is a command of its own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runferry.server import check
+from runferry.server import check, keys_command
 from runferry.server.adopt import default_folders
-from runferry.server.app import run_server
 from runferry.server.settings import DEFAULT_PORT, Advertised, Limits, Settings, default_data_dir
 
 if TYPE_CHECKING:
@@ -25,8 +24,10 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         prog="runferry server",
         description="Serve runs: take them from training processes, keep them, show them. Stops on Ctrl-C or SIGTERM, losing nothing.",
-        epilog="`runferry server check` sees whether a data folder holds all that was acked. "
-        "example: runferry server --port 7070 --data ~/runs   then, to train: RUNFERRY_BASE_URL=http://127.0.0.1:7070",
+        epilog="`runferry server keys` makes keys, `runferry server check` sees whether a data folder holds all that was acked.\n"
+        "example: runferry server --port 7070 --data ~/runs   then, to train: RUNFERRY_BASE_URL=http://127.0.0.1:7070\n"
+        "for other machines: runferry server keys add NAME   then: runferry server --host 0.0.0.0 --tls-cert FILE --tls-key FILE",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)")
     options.add_argument(
@@ -59,7 +60,18 @@ def parser() -> argparse.ArgumentParser:
         help="follow the local journals in DIR, live ones too; may be repeated (default: ./runferry if it exists)",
     )
     options.add_argument(
-        "--insecure-no-auth", action="store_true", help="listen beyond this machine although keys and TLS are not available yet"
+        "--tls-cert",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="PEM file of the certificate of both doors; read again when it changes",
+    )
+    options.add_argument("--tls-key", type=Path, default=None, metavar="FILE", help="PEM file of its private key")
+    options.add_argument(
+        "--require-keys", action="store_true", help="want a key from clients of this machine too; beyond it one is always wanted"
+    )
+    options.add_argument(
+        "--insecure-no-auth", action="store_true", help="want no keys beyond this machine: whoever can connect can read, write and delete"
     )
     options.add_argument(
         "--keep-free",
@@ -73,16 +85,20 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the server with these arguments, or check its data; returns the exit code."""
-    words = sys.argv[1:] if argv is None else argv
+    """Run the server, or `keys ...` or `check ...`, with these arguments; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["check"]:
         return check.main(words[1:])
+    if words[:1] == ["keys"]:
+        return keys_command.main(words[1:])
     told = parser().parse_args(words)
     logging.basicConfig(level=logging.INFO if told.verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for folder in told.adopt or ():
         if not folder.is_dir():
             print(f"runferry server: --adopt {folder}: no such folder", file=sys.stderr)  # noqa: T201 - the answer to the command
             return 2
+    from runferry.server.app import run_server  # noqa: PLC0415 - a second that `keys` does not need
+
     return run_server(
         Settings(
             data_dir=(told.data or default_data_dir()).expanduser().absolute(),
@@ -90,8 +106,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             port=told.port,
             adopt=told.adopt if told.adopt is not None else default_folders(Path.cwd()),
             advertised_write=told.advertise_write,
+            require_keys=told.require_keys,
             insecure_no_auth=told.insecure_no_auth,
             limits=Limits(keep_free_bytes=told.keep_free),
+            tls_cert=told.tls_cert,
+            tls_key=told.tls_key,
         )
     )
 

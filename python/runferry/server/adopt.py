@@ -28,8 +28,8 @@ def default_folders(current_dir: Path) -> list[Path]:
     return [folder] if folder.is_dir() and not is_package else []
 
 
-def start_following(paths: Sequence[Path], base_url: str) -> Callable[[], None]:
-    """Send what lies and what arrives in these folders to the server at `base_url`.
+def start_following(paths: Sequence[Path], base_url: str, api_key: str) -> Callable[[], None]:
+    """Send what lies and what arrives in these folders to the server at `base_url`, which knows this key.
 
     Returns:
         A function that stops it; it waits a few seconds at most.
@@ -37,7 +37,7 @@ def start_following(paths: Sequence[Path], base_url: str) -> Callable[[], None]:
     folders = [str(path.resolve()) for path in paths if path.is_dir()]
     if not folders:
         return _nothing_to_stop
-    follower = _native.Follower(folders, base_url)
+    follower = _native.Follower(folders, base_url, api_key)
     logger.info("following the journals in %s", ", ".join(folders))
 
     def stop() -> None:

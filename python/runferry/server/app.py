@@ -26,6 +26,8 @@ import uvicorn
 from runferry import _native
 from runferry.server.adopt import start_following
 from runferry.server.apply import Applier
+from runferry.server.auth import Gate, Keyring
+from runferry.server.certificates import LOOK_EVERY_S, CertificateError, Certificates
 from runferry.server.data_dir import DataDir, DataDirError
 from runferry.server.http.app import read_door
 from runferry.server.http.context import ReadContext
@@ -33,7 +35,7 @@ from runferry.server.http.slow_heads import impatient_protocol
 from runferry.server.ingest.door import Ingest, PortInUseError, WriteDoor
 from runferry.server.live import Hub
 from runferry.server.metadata.database import Database, NewerSchemaError
-from runferry.server.query import Query
+from runferry.server.query import Query, now_us
 from runferry.server.room import DiskRoom
 from runferry.server.settings import Advertised
 from runferry.server.store.protocol import StoreError
@@ -71,15 +73,15 @@ def run_server(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    if not settings.is_loopback and not settings.insecure_no_auth:
-        raise StartError(
-            f"{settings.host} can be reached from other machines, and keys and TLS are not available yet: anyone could read and write. "
-            "Use --host 127.0.0.1, or say --insecure-no-auth"
-        )
+    if settings.require_keys and settings.insecure_no_auth:
+        raise StartError("--require-keys and --insecure-no-auth contradict each other: give one of them")
+    certificates = _certificates(settings)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    if certificates is not None:
+        loop.add_signal_handler(signal.SIGHUP, certificates.renew)
     with contextlib.ExitStack() as stack:
         data_dir = stack.enter_context(DataDir(settings.data_dir))
         read_socket = stack.enter_context(_listen(settings.host, settings.port))
@@ -90,16 +92,23 @@ async def _serve(settings: Settings) -> None:
         except StoreError as error:
             raise StartError(f"cannot open the store: {error}") from error
         stack.callback(store.close)
-        await _open_doors(settings, database, store, read_socket, stopping)
+        await _open_doors(settings, database, store, read_socket, certificates, stopping)
 
 
-async def _open_doors(
-    settings: Settings, database: Database, store: SqliteStore, read_socket: socket.socket, stopping: asyncio.Event
+async def _open_doors(  # noqa: PLR0913, PLR0917 - what was opened, each once
+    settings: Settings,
+    database: Database,
+    store: SqliteStore,
+    read_socket: socket.socket,
+    certificates: Certificates | None,
+    stopping: asyncio.Event,
 ) -> None:
     """Everything that runs between the opening and the closing of the databases."""
     hub = Hub(asyncio.get_running_loop())
     applier = Applier(database, store, hub)
-    door = WriteDoor(Ingest(database, store, applier, hub, settings.limits, DiskRoom(settings.data_dir, settings.limits.keep_free_bytes)))
+    gate = Gate(Keyring(database, now_us), is_required=settings.wants_keys)
+    room = DiskRoom(settings.data_dir, settings.limits.keep_free_bytes)
+    door = WriteDoor(Ingest(database, store, applier, hub, gate, settings.limits, room), certificates)
     read_port: int = read_socket.getsockname()[1]
     try:
         write_port = await door.open(settings.host, settings.port + 1 if settings.port else 0)
@@ -109,47 +118,98 @@ async def _open_doors(
             f"choose another with --port (the write door takes the one behind it)"
         ) from error
     threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="rf-read")
-    advertised = settings.advertised_write or Advertised(None, write_port)
-    context = ReadContext(Query(database, store), store, hub, settings.limits, threads, _native.__version__, advertised)
+    context = ReadContext(
+        query=Query(database, store),
+        store=store,
+        hub=hub,
+        gate=gate,
+        limits=settings.limits,
+        threads=threads,
+        version=_native.__version__,
+        write=settings.advertised_write or Advertised(None, write_port),
+        has_tls=certificates is not None,
+    )
     applier.start()
-    base_url = f"http://{_shown_host(settings.host)}:{read_port}"
-    http = _HttpServer(read_door(context, is_loopback=settings.is_loopback), settings.limits)
+    base_url = f"{'https' if context.has_tls else 'http'}://{_shown_host(settings.host)}:{read_port}"
+    http = _HttpServer(read_door(context, is_loopback=settings.is_loopback), settings.limits, certificates)
+    chores = [asyncio.create_task(gate.run()), asyncio.create_task(_renew(certificates))]
     serving = asyncio.create_task(http.serve(sockets=[read_socket]))
     stop_following: Callable[[], None] | None = None
     try:
         await http.ready(serving)
-        stop_following = start_following(settings.adopt, base_url)
+        if context.has_tls:
+            if settings.adopt:
+                logger.warning("journals in %s are not followed by a server that speaks TLS: use runferry sync", settings.adopt[0])
+        else:
+            stop_following = start_following(settings.adopt, base_url, gate.keyring.own_secret)
+        _warn(settings, gate)
         print(f"runferry server: {base_url} (write door {write_port}, data {settings.data_dir})", flush=True)  # noqa: T201 - the answer to the command
         await asyncio.wait({serving, asyncio.create_task(stopping.wait())}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         if stop_following is not None:
             await asyncio.to_thread(stop_following)
+        for chore in chores:
+            chore.cancel()
         hub.close()
         await door.close()
         http.should_exit = True
         await serving
         await asyncio.to_thread(applier.stop)
         threads.shutdown(wait=True, cancel_futures=True)
+        await asyncio.gather(*chores, return_exceptions=True)
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    if settings.tls_cert is None and settings.tls_key is None:
+        return None
+    if settings.tls_cert is None or settings.tls_key is None:
+        raise StartError("--tls-cert and --tls-key go together: give both")
+    try:
+        return Certificates(settings.tls_cert, settings.tls_key)
+    except CertificateError as error:
+        raise StartError(str(error)) from error
+
+
+async def _renew(certificates: Certificates | None) -> None:
+    while certificates is not None:
+        await asyncio.sleep(LOOK_EVERY_S)
+        certificates.renew()
+
+
+def _warn(settings: Settings, gate: Gate) -> None:
+    """Say what the user may not have meant."""
+    if gate.is_required and gate.keyring.is_empty:
+        _say(f"no key opens this server yet: runferry server keys add NAME --data {settings.data_dir}")
+    if not settings.is_loopback and settings.tls_cert is None:
+        _say("without --tls-cert and --tls-key all data crosses the network unencrypted, and clients do not send their keys")
+    if settings.insecure_no_auth and not settings.is_loopback:
+        _say(f"whoever can connect to {settings.host} can read, write and delete")
+
+
+def _say(text: str) -> None:
+    print(f"runferry server: {text}", file=sys.stderr, flush=True)  # noqa: T201 - read by whoever started it
 
 
 class _HttpServer(uvicorn.Server):
     """uvicorn on our loop: signals are ours, and so is the one line that says where it listens."""
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=impatient_protocol(limits.http_head_timeout_s),
-                limit_concurrency=limits.max_http_connections,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=HTTP_SHUTDOWN_S,
-                server_header=False,
-                timeout_keep_alive=65,
-                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-            )
+    def __init__(self, app: ASGIApp, limits: Limits, certificates: Certificates | None) -> None:
+        config = uvicorn.Config(
+            app,
+            http=impatient_protocol(limits.http_head_timeout_s),
+            limit_concurrency=limits.max_http_connections,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=HTTP_SHUTDOWN_S,
+            server_header=False,
+            timeout_keep_alive=65,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         )
+        config.load()
+        if certificates is not None:
+            config.ssl = certificates.context  # not files by name: a renewal is loaded into this very context
+        super().__init__(config)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

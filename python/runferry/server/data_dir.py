@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
+def metadata_file(path: Path) -> Path:
+    """The metadata database of a data folder, whoever holds it."""
+    return path / "meta.db"
+
+
 class DataDirError(Exception):
     """The folder cannot be used; the message says why and what to do."""
 
@@ -48,7 +53,7 @@ class DataDir:
     @property
     def metadata_file(self) -> Path:
         """The metadata database."""
-        return self.path / "meta.db"
+        return metadata_file(self.path)
 
     @property
     def store_dir(self) -> Path:

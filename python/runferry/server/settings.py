@@ -94,14 +94,24 @@ class Settings:
     """Where writers are sent; None: to the host they asked, at the port that the write door has here."""
     adopt: Sequence[Path] = ()
     """Folders of local journals to follow."""
+    require_keys: bool = False
+    """Want keys on loopback too."""
     insecure_no_auth: bool = False
-    """Listen beyond loopback although anyone who can connect may then read and write."""
+    """Want no keys beyond loopback either: anyone who can connect may then read and write."""
+    tls_cert: Path | None = None
+    """PEM file of the certificate and those that vouch for it; with `tls_key`: both doors speak TLS, and nothing else."""
+    tls_key: Path | None = None
     limits: Limits = field(default_factory=Limits)
 
     @property
     def is_loopback(self) -> bool:
         """Only this machine can connect."""
         return self.host in LOOPBACK_HOSTS
+
+    @property
+    def wants_keys(self) -> bool:
+        """Whether who has no key stays outside."""
+        return self.require_keys or not (self.is_loopback or self.insecure_no_auth)
 
 
 def default_data_dir(environ: Mapping[str, str] | None = None) -> Path:

@@ -6,6 +6,7 @@
 pub mod adopt;
 pub mod batch;
 pub mod clock;
+mod credentials;
 pub mod inspect;
 pub mod intake;
 pub mod machine;
@@ -24,5 +25,6 @@ mod thread;
 pub mod upload;
 mod writer;
 
+pub use credentials::Access;
 pub use pack::Fsync;
 pub use writer::{Flushed, Options, Reach, StartError, Status, Writer};

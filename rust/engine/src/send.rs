@@ -24,12 +24,14 @@ use runferry_transport::door::Door;
 use runferry_transport::proto::Beat;
 use runferry_transport::retry::{Backoff, Pause};
 use runferry_transport::session::{Due, FrameSize, GapCause, Reaction, Resume, Session, Verdict};
+use runferry_transport::tls::{Secure, Tongue};
 use runferry_transport::{Dial, RetryCause, TransportError};
 use runferry_wire::record::Dropped;
 use runferry_wire::{Header, Kind};
 
 use crate::batch::gap_frame;
 use crate::clock::Clock;
+use crate::credentials::{Access, Credentials, Hidden};
 use crate::patience::{Attempt, Patience};
 use crate::shared::{Connection as State, Counters, Shared};
 use crate::source::Source;
@@ -45,7 +47,7 @@ pub(crate) struct Sender<D> {
     pub(crate) dial: D,
     pub(crate) clock: Clock,
     pub(crate) base_url: String,
-    pub(crate) api_key: Option<String>,
+    pub(crate) access: Access,
     pub(crate) client: String,
     pub(crate) shared: Arc<Shared>,
     /// How long the packer lets frames fill; the server may ask for more.
@@ -98,6 +100,7 @@ pub(crate) async fn serve(
     let shared = &*sender.shared;
     let mut session = Session::new(shared.state().durable_next_seq, random.fork());
     let mut backoff = Backoff::new();
+    let mut credentials = Credentials::new(&sender.access, &sender.base_url);
     let mut gaps = HashMap::new();
     loop {
         let (began_at, durable_before) = ((sender.clock.mono)(), session.durable_next_seq());
@@ -105,8 +108,9 @@ pub(crate) async fn serve(
         let parted = tokio::select! {
             biased;
             () = stopped(shared) => Ok(Parted::Stopped),
-            parted = connect(sender, &mut source, &mut session, &mut backoff, &mut gaps, &mut has_answered) => parted,
+            parted = connect(sender, &mut source, &mut session, &mut backoff, &mut credentials, &mut gaps, &mut has_answered) => parted,
         };
+        let mut refusal = None;
         let now = (sender.clock.mono)();
         let has_progressed = session.durable_next_seq() > durable_before;
         // A server that drains has said when it wants to be asked again, however the stream then ended.
@@ -145,6 +149,8 @@ pub(crate) async fn serve(
                     (None, Pause::Forever) => None,
                 };
                 let Some(pause) = pause else { return Ended::GaveUp(error) };
+                refusal = matches!(error, TransportError::PauseAuth { .. } | TransportError::Untrusted { .. })
+                    .then_some(error);
                 pause.max(drained)
             }
         };
@@ -152,7 +158,16 @@ pub(crate) async fn serve(
             biased;
             () = stopped(shared) => return Ended::Stopped,
             () = tokio::time::sleep(pause) => {}
+            () = mended(&credentials, refusal.as_ref()) => {}
         }
+    }
+}
+
+/// Returns when the user has changed what only the user can change.
+async fn mended(credentials: &Credentials<'_>, refusal: Option<&TransportError>) {
+    match refusal {
+        Some(refusal) => credentials.mended(refusal).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -169,7 +184,9 @@ fn state_of(error: &TransportError) -> State {
         TransportError::BadAddress { .. } | TransportError::Blocked { .. } => State::Blocked,
         TransportError::NotRunferry { .. } => State::NotRunferry,
         TransportError::Incompatible { .. } => State::Incompatible,
-        TransportError::Retry { .. } | TransportError::PauseAuth { .. } => State::Connecting,
+        TransportError::PauseAuth { .. } => State::Unauthenticated,
+        TransportError::Untrusted { .. } => State::Untrusted,
+        TransportError::Retry { .. } => State::Connecting,
     }
 }
 
@@ -179,13 +196,21 @@ async fn connect(
     source: &mut impl Source,
     session: &mut Session,
     backoff: &mut Backoff,
+    credentials: &mut Credentials<'_>,
     gaps: &mut HashMap<u64, Bytes>,
     has_answered: &mut bool,
 ) -> Result<Parted, TransportError> {
     let shared = &*sender.shared;
     let timeouts = sender.timeouts;
-    let door = Door::ask(&sender.dial, &sender.base_url, timeouts.connect).await?;
+    let door = if sender.base_url.trim_start().starts_with("https:") {
+        let secure = Secure::new(&sender.dial, &credentials.trust()?, Tongue::Http)?;
+        Door::ask(&secure, &sender.base_url, timeouts.connect).await?
+    } else {
+        Door::ask(&sender.dial, &sender.base_url, timeouts.connect).await?
+    };
     *has_answered = true;
+    let key = credentials.key().filter(|_| door.keeps_secrets() || sender.access.sends_plain_key);
+    let is_withheld = key.is_none() && credentials.key().is_some();
     let (first_available_seq, next_seq) = source.bounds();
     let request = OpenRequest {
         open_frame: source.open_frame(),
@@ -195,10 +220,23 @@ async fn connect(
         storage_epoch: shared.state().storage_epoch.clone(),
         replay: sender.is_replay,
     };
-    let opening = Connection::open(&sender.dial, &door, request.clone(), sender.api_key.as_deref(), timeouts);
-    let (mut connection, opened) = opening.await?;
+    let shown = key.as_ref().map(|Hidden(key)| key.as_str());
+    let opening = if door.has_tls {
+        let secure = Secure::new(&sender.dial, &credentials.trust()?, Tongue::Grpc)?;
+        Connection::open(&secure, &door, request.clone(), shown, timeouts).await
+    } else {
+        Connection::open(&sender.dial, &door, request.clone(), shown, timeouts).await
+    };
+    let (mut connection, opened) = match opening {
+        Err(TransportError::PauseAuth { .. }) if is_withheld => {
+            let reason = "none was sent, as http would show it to anybody on the way: use https (RUNFERRY_INSECURE_KEY=1 sends it all the same)";
+            return Err(TransportError::PauseAuth { reason: reason.to_owned() });
+        }
+        opening => refusing(opening, key.as_ref(), credentials)?,
+    };
     let now = (sender.clock.mono)();
     backoff.opened(now);
+    credentials.accepted();
     shared.change(|state| {
         state.connection = State::Connected;
         state.run_url = opened.run_url.clone().unwrap_or_default();
@@ -231,7 +269,8 @@ async fn connect(
         tokio::select! {
             biased;
             event = connection.incoming.next_event() => {
-                if let Some(parted) = heed(event?, sender, source, session, gaps)? {
+                let event = refusing(event, key.as_ref(), credentials)?;
+                if let Some(parted) = heed(event, sender, source, session, gaps)? {
                     return Ok(parted);
                 }
                 continue;
@@ -245,6 +284,18 @@ async fn connect(
             Due::Reconnect => return Ok(Parted::Reconnect),
         }
     }
+}
+
+/// Remembers the key that a server has refused, so that another one is tried.
+fn refusing<T>(
+    answer: Result<T, TransportError>,
+    key: Option<&Hidden>,
+    credentials: &mut Credentials<'_>,
+) -> Result<T, TransportError> {
+    if matches!(answer, Err(TransportError::PauseAuth { .. })) {
+        credentials.refused(key.cloned());
+    }
+    answer
 }
 
 /// Hands over frames until there is none, or the session says no.

@@ -59,6 +59,10 @@ pub(crate) enum Connection {
     Blocked,
     /// Server and client speak different versions; the journal is kept.
     Incompatible,
+    /// The server refuses the key, or there is none; another one is waited for.
+    Unauthenticated,
+    /// The server's certificate cannot be believed.
+    Untrusted,
     /// The address answers, but not as a Runferry server.
     NotRunferry,
     /// All is sent and acked.
@@ -74,6 +78,8 @@ impl Connection {
             Self::Connected => "connected",
             Self::Blocked => "blocked",
             Self::Incompatible => "incompatible",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Untrusted => "untrusted",
             Self::NotRunferry => "not_runferry",
             Self::Done => "done",
         }

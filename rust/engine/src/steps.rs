@@ -194,7 +194,7 @@ fn sender<D: Dial + Clone>(
         dial: world.dial.clone(),
         clock: world.clock,
         base_url: world.base_url.clone(),
-        api_key: None,
+        access: crate::credentials::Access::default(),
         client: CLIENT.to_owned(),
         shared,
         linger_ms,

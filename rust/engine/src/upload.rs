@@ -19,6 +19,7 @@ use runferry_wire::Doc;
 use crate::adopt::{AdoptError, Adopted, adopt, lock_only, read_open};
 use crate::batch::Identity;
 use crate::clock::Clock;
+use crate::credentials::Access;
 use crate::pack::chain;
 use crate::patience::Patience;
 use crate::rejected;
@@ -35,8 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub struct Destination {
     /// The server's HTTP address.
     pub base_url: String,
-    /// Sent as bearer token.
-    pub api_key: Option<String>,
+    /// Key and authorities.
+    pub access: Access,
     /// "runferry/0.1.0"
     pub client: String,
     /// How long one attempt waits for the server.
@@ -135,7 +136,7 @@ impl Upload {
     pub fn start(
         dirs: Vec<PathBuf>,
         base_url: Option<String>,
-        api_key: Option<String>,
+        access: Access,
         client: String,
         timeout: Duration,
     ) -> std::io::Result<Self> {
@@ -151,7 +152,7 @@ impl Upload {
         };
         let thread = thread::spawn("rf-sync-up", Arc::new(Shared::new(1)), move || {
             // Whoever started it may be gone.
-            done.send(job.run(&dirs, base_url.as_deref(), api_key.as_deref(), &client)).ok();
+            done.send(job.run(&dirs, base_url.as_deref(), &access, &client)).ok();
         })?;
         Ok(Self { progress, results: Mutex::new(results), is_stopping, current, thread: Some(thread) })
     }
@@ -187,7 +188,7 @@ struct UploadJob {
 }
 
 impl UploadJob {
-    fn run(&self, dirs: &[PathBuf], base_url: Option<&str>, api_key: Option<&str>, client: &str) -> Vec<Uploaded> {
+    fn run(&self, dirs: &[PathBuf], base_url: Option<&str>, access: &Access, client: &str) -> Vec<Uploaded> {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
         let mut uploaded = Vec::new();
         let mut unreachable = HashMap::new();
@@ -195,7 +196,7 @@ impl UploadJob {
         while let Some(dir) = waiting.pop_front()
             && !self.is_stopping.load(Ordering::Acquire)
         {
-            let (result, heir) = self.upload(&runtime, &dir, base_url, api_key, client, &mut unreachable);
+            let (result, heir) = self.upload(&runtime, &dir, base_url, access, client, &mut unreachable);
             uploaded.push(result);
             waiting.extend(heir);
         }
@@ -209,7 +210,7 @@ impl UploadJob {
         runtime: &tokio::runtime::Runtime,
         dir: &Path,
         base_url: Option<&str>,
-        api_key: Option<&str>,
+        access: &Access,
         client: &str,
         unreachable: &mut HashMap<String, String>,
     ) -> (Uploaded, Option<PathBuf>) {
@@ -249,7 +250,7 @@ impl UploadJob {
         let before = *self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let destination = Destination {
             base_url: base_url.to_owned(),
-            api_key: api_key.map(ToOwned::to_owned),
+            access: access.clone(),
             client: client.to_owned(),
             timeouts: Timeouts { connect: self.timeout.min(Timeouts::default().connect), ..Timeouts::default() },
         };
@@ -308,6 +309,7 @@ fn is_silence(error: &TransportError) -> bool {
         TransportError::NotRunferry { .. } => true,
         TransportError::BadAddress { .. }
         | TransportError::PauseAuth { .. }
+        | TransportError::Untrusted { .. }
         | TransportError::Blocked { .. }
         | TransportError::Incompatible { .. } => false,
     }
@@ -383,7 +385,7 @@ async fn send_journal(
         dial: Tcp,
         clock: Clock::MACHINE,
         base_url: destination.base_url.clone(),
-        api_key: destination.api_key.clone(),
+        access: destination.access.clone(),
         client: destination.client.clone(),
         shared: shared.clone(),
         linger_ms: Arc::new(AtomicU64::new(0)),

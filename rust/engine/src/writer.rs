@@ -23,6 +23,7 @@ use thiserror::Error;
 
 use crate::batch::{Identity, Last, map_frame};
 use crate::clock::Clock;
+use crate::credentials::Access;
 use crate::machine;
 use crate::pack::{self, Command, Fsync, Packer};
 use crate::receipt::{Covered, segment_head};
@@ -57,8 +58,8 @@ pub struct Options {
     pub open: Doc,
     /// The server's HTTP address; `None`: offline.
     pub base_url: Option<String>,
-    /// Sent to the server as bearer token.
-    pub api_key: Option<String>,
+    /// Key and authorities.
+    pub access: Access,
     /// "runferry/0.1.0"
     pub client: String,
     /// Size of the ring.
@@ -243,7 +244,7 @@ impl Writer {
                 dial: Tcp,
                 clock: Clock::MACHINE,
                 base_url,
-                api_key: options.api_key,
+                access: options.access,
                 client: options.client,
                 shared: shared.clone(),
                 linger_ms,

@@ -10,7 +10,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use runferry_engine::upload::{Destination, Follower as EngineFollower, Timeouts, Upload, Which, writer_dirs};
-use runferry_engine::{adopt, inspect};
+use runferry_engine::{Access, adopt, inspect};
 
 use crate::errors::text_of;
 
@@ -18,18 +18,34 @@ const CLIENT: &str = concat!("runferry/", env!("CARGO_PKG_VERSION"));
 /// How often the progress callback is called, and Ctrl-C heard.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
+/// `runferry._access.Access`.
+#[derive(FromPyObject)]
+pub(crate) struct AccessSettings {
+    api_key: Option<String>,
+    settings_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    sends_plain_key: bool,
+}
+
+/// The same for the engine; nothing given: no key, the system's authorities.
+pub(crate) fn access_of(settings: Option<AccessSettings>) -> Access {
+    settings.map_or_else(Access::default, |AccessSettings { api_key, settings_file, ca_file, sends_plain_key }| {
+        Access { api_key, settings_file, ca_file, sends_plain_key }
+    })
+}
+
 #[pyfunction]
 pub(crate) fn local_last_step(py: Python<'_>, root: PathBuf, run_id: [u8; 16]) -> Option<i64> {
     py.detach(|| adopt::last_step(&root, run_id))
 }
 
 #[pyfunction]
-#[pyo3(signature = (paths, base_url, api_key, progress, timeout_s=5.0))]
+#[pyo3(signature = (paths, base_url, access, progress, timeout_s=5.0))]
 pub(crate) fn sync<'py>(
     py: Python<'py>,
     paths: Vec<PathBuf>,
     base_url: Option<String>,
-    api_key: Option<String>,
+    access: Option<AccessSettings>,
     progress: &Bound<'py, PyAny>,
     timeout_s: f64,
 ) -> PyResult<Bound<'py, PyList>> {
@@ -37,7 +53,7 @@ pub(crate) fn sync<'py>(
     dirs.sort();
     dirs.dedup();
     let timeout = Duration::try_from_secs_f64(timeout_s).map_err(|error| PyValueError::new_err(error.to_string()))?;
-    let mut upload = Upload::start(dirs, base_url, api_key, CLIENT.to_owned(), timeout)?;
+    let mut upload = Upload::start(dirs, base_url, access_of(access), CLIENT.to_owned(), timeout)?;
     let uploaded = loop {
         let waited = py.detach(|| upload.wait(PROGRESS_EVERY));
         let now = upload.progress();
@@ -150,10 +166,10 @@ pub(crate) struct Follower {
 
 impl Follower {
     /// Adopts the orphans below `root`: offline ones are packed, those of `base_url` are sent there.
-    pub(crate) fn of_orphans(root: PathBuf, base_url: Option<&str>, api_key: Option<&str>) -> std::io::Result<Self> {
+    pub(crate) fn of_orphans(root: PathBuf, base_url: Option<&str>, access: Access) -> std::io::Result<Self> {
         let destination = Destination {
             base_url: base_url.unwrap_or_default().to_owned(),
-            api_key: api_key.map(ToOwned::to_owned),
+            access,
             client: CLIENT.to_owned(),
             timeouts: Timeouts::default(),
         };
@@ -171,7 +187,9 @@ impl Follower {
     #[pyo3(signature = (paths, base_url, api_key=None))]
     fn new(paths: Vec<PathBuf>, base_url: String, api_key: Option<String>) -> PyResult<Self> {
         let timeouts = Timeouts::default();
-        let destination = Destination { base_url, api_key, client: CLIENT.to_owned(), timeouts };
+        // Its user is the server itself, which asks nobody on the way.
+        let access = Access { api_key, sends_plain_key: true, ..Access::default() };
+        let destination = Destination { base_url, access, client: CLIENT.to_owned(), timeouts };
         Ok(Self { inner: EngineFollower::start(paths, destination, Which::Offline)? })
     }
 

@@ -20,7 +20,7 @@ use crate::documents::doc_of;
 use crate::errors::{journal_error, usage_error};
 use crate::fork::{self, Inside};
 use crate::frames::json_to_python;
-use crate::journals::Follower;
+use crate::journals::{AccessSettings, Follower, access_of};
 use crate::row::{LongRow, Scratch, SeenCalls, as_dict};
 
 /// Longest a `finish` or `flush` without timeout waits at a time before it looks for Ctrl-C.
@@ -83,7 +83,7 @@ impl Drop for Writer {
 #[pymethods]
 impl Writer {
     #[new]
-    #[pyo3(signature = (*, root, run_id, open, base_url, start_step, convert, ring_bytes=4 << 20, journal_cap_bytes=10 << 30, fsync="adaptive", api_key=None, in_child=None))]
+    #[pyo3(signature = (*, root, run_id, open, base_url, start_step, convert, ring_bytes=4 << 20, journal_cap_bytes=10 << 30, fsync="adaptive", access=None, in_child=None))]
     #[expect(clippy::too_many_arguments, reason = "one keyword each, all named at the call")]
     fn new(
         py: Python<'_>,
@@ -96,7 +96,7 @@ impl Writer {
         ring_bytes: usize,
         journal_cap_bytes: u64,
         fsync: &str,
-        api_key: Option<String>,
+        access: Option<AccessSettings>,
         in_child: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let fsync = match fsync {
@@ -115,13 +115,13 @@ impl Writer {
         let (run_name, client) = (text_of("id"), text_of("client"));
         let identity = Identity { run_id, writer_id };
         let is_child = open.get("parent_writer").is_some();
-        let (orphans_in, orphans_of, orphans_key) = (root.clone(), base_url.clone(), api_key.clone());
-        let options = Options { root, identity, open, base_url, api_key, client, ring_bytes, journal_cap_bytes, fsync };
+        let access = access_of(access);
+        let (orphans_in, orphans_of, orphans_access) = (root.clone(), base_url.clone(), access.clone());
+        let options = Options { root, identity, open, base_url, access, client, ring_bytes, journal_cap_bytes, fsync };
         let (engine, producer) = py.detach(|| Engine::start(options)).map_err(|error| journal_error(py, &error))?;
         // Without a thread for them orphans wait for the next init. A child leaves them to its parent.
-        let orphans = (!is_child)
-            .then(|| Follower::of_orphans(orphans_in, orphans_of.as_deref(), orphans_key.as_deref()).ok())
-            .flatten();
+        let orphans =
+            (!is_child).then(|| Follower::of_orphans(orphans_in, orphans_of.as_deref(), orphans_access).ok()).flatten();
         let intake = Mutex::new(Intake::new(producer, engine.dir().to_owned(), start_step));
         Ok(Self {
             core: Arc::new(Core { engine, intake, orphans: Mutex::new(orphans) }),

@@ -108,13 +108,16 @@ impl Connection {
     ///
     /// # Errors
     /// Any [`TransportError`] but `NotRunferry`. `Retry` with `TimedOut` if a timeout passed.
-    pub async fn open(
-        dial: &impl Dial,
+    pub async fn open<D: Dial>(
+        dial: &D,
         door: &Door,
         request: OpenRequest,
         api_key: Option<&str>,
         timeouts: Timeouts,
     ) -> Result<(Self, Opened), TransportError> {
+        if door.has_tls != D::IS_SECURE {
+            return Err(TransportError::broken("its write door is asked over TLS if and only if it speaks that"));
+        }
         let authorization = api_key.map(authorization).transpose()?;
         let endpoint = endpoint(door)?;
 

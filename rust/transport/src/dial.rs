@@ -21,12 +21,16 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{RetryCause, TransportError, chain};
-use crate::hostile;
+use crate::{hostile, tls};
 
 /// A way to reach servers.
-pub trait Dial: Send + Sync + 'static {
+pub trait Dial: Send + Sync {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// Whether its connections are encrypted and lead to whom they were made to ([`Secure`](crate::tls::Secure)). What says `https`
+    /// is asked through such a one only.
+    const IS_SECURE: bool = false;
 
     /// Connects to `port` of `host` (a name, or an address without brackets). `timeout` is for all of it, name lookup included.
     ///
@@ -83,6 +87,9 @@ fn not_to_itself(stream: TcpStream) -> io::Result<TcpStream> {
 
 /// What a failed [`Dial::dial`] to `whom` means.
 pub(crate) fn failed(whom: &str, error: &io::Error) -> TransportError {
+    if let Some(error) = tls::failed(whom, error) {
+        return error;
+    }
     let cause = if error.kind() == ErrorKind::TimedOut { RetryCause::TimedOut } else { RetryCause::Unreachable };
     TransportError::retry(cause, format!("{whom}: {}", hostile::text(&chain(error))))
 }

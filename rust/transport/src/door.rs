@@ -7,6 +7,7 @@
 //! One request over one HTTP/1.1 connection. Nothing is followed, redirects included; the answer is bounded in bytes and
 //! time, for what answers may be anything.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +34,8 @@ pub struct Door {
     pub write_host: String,
     /// Port of the gRPC service.
     pub write_port: u16,
+    /// Whether it speaks TLS, and nothing else.
+    pub has_tls: bool,
     /// Version of the server, for the log.
     pub version: String,
     /// Names the server's database, in hexadecimal digits as it said it.
@@ -40,16 +43,22 @@ pub struct Door {
 }
 
 impl Door {
-    /// Asks the server at `address` (`http://host:port[/prefix]`) where it takes frames. `timeout` is for name lookup and TCP,
+    /// Asks the server at `address` (`http://host:port[/prefix]`, or `https`) where it takes frames. `timeout` is for name lookup and TCP,
     /// and again for the answer.
     ///
     /// # Errors
-    /// - `BadAddress`: `address` is not one, or needs TLS.
+    /// - `BadAddress`: `address` is not one, or `dial` is not as secure as it says.
+    /// - `Untrusted`: the server's certificate cannot be believed, or it wants frames unencrypted.
     /// - `NotRunferry`: something else answered.
     /// - `Incompatible`: Runferry answered, of another protocol.
     /// - `Retry`: nobody answered, or a server or proxy that says it cannot now.
-    pub async fn ask(dial: &impl Dial, address: &str, timeout: Duration) -> Result<Self, TransportError> {
+    pub async fn ask<D: Dial>(dial: &D, address: &str, timeout: Duration) -> Result<Self, TransportError> {
         let target = Target::parse(address)?;
+        if target.is_secure != D::IS_SECURE {
+            let reason =
+                if target.is_secure { "https is asked over TLS only" } else { "http is asked without TLS only" };
+            return Err(TransportError::BadAddress { address: address.into(), reason: reason.into() });
+        }
         let connecting = dial.dial(target.lookup_name(), target.port, timeout).await;
         let stream = connecting.map_err(|error| dial::failed(address, &error))?;
         match tokio::time::timeout(timeout, target.exchange(stream)).await {
@@ -69,7 +78,13 @@ impl Door {
 
     /// Address of the gRPC service.
     pub fn write_address(&self) -> String {
-        format!("http://{}:{}", self.write_host, self.write_port)
+        format!("{}://{}:{}", if self.has_tls { "https" } else { "http" }, self.write_host, self.write_port)
+    }
+
+    /// Whether a key may be shown there: nobody between can read it.
+    pub fn keeps_secrets(&self) -> bool {
+        let name = self.lookup_name();
+        self.has_tls || name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 }
 
@@ -80,6 +95,8 @@ struct Target {
     /// IPv6 in brackets.
     host: String,
     port: u16,
+    /// `https`
+    is_secure: bool,
     /// Without a slash at the end; empty for none.
     prefix: String,
 }
@@ -88,12 +105,12 @@ impl Target {
     fn parse(address: &str) -> Result<Self, TransportError> {
         let bad = |reason: &str| TransportError::BadAddress { address: address.into(), reason: reason.into() };
         let uri: Uri = address.trim().parse().map_err(|error| bad(&format!("{error}")))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(bad("https needs TLS, which this version does not speak")),
-            Some(other) => return Err(bad(&format!("it must begin with http://, not {other}://"))),
-            None => return Err(bad("it must begin with http://")),
-        }
+        let is_secure = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            Some(other) => return Err(bad(&format!("it must begin with http:// or https://, not {other}://"))),
+            None => return Err(bad("it must begin with http:// or https://")),
+        };
         let authority = uri.authority().ok_or_else(|| bad("it names no host"))?;
         if authority.as_str().contains('@') {
             return Err(bad("it must not hold a user name; keys are given apart from the address"));
@@ -105,11 +122,17 @@ impl Target {
         let has_port = authority.as_str().len() > authority.host().len();
         let port = match authority.port_u16() {
             Some(port) if port > 0 => port,
-            None if !has_port => 80,
+            None if !has_port => {
+                if is_secure {
+                    443
+                } else {
+                    80
+                }
+            }
             _ => return Err(bad("the port must be 1 to 65535")),
         };
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { address: address.into(), host: host.into(), port, prefix })
+        Ok(Self { address: address.into(), host: host.into(), port, is_secure, prefix })
     }
 
     /// The host as the resolver wants it.
@@ -207,10 +230,11 @@ fn read_answer(target: &Target, head: &hyper::http::response::Parts, body: &[u8]
             reason: format!("server {version} speaks protocol {spoken}, this client {PROTOCOL}"),
         });
     }
-    if answer.get("tls").and_then(serde_json::Value::as_bool).unwrap_or(false) {
-        return Err(TransportError::Incompatible {
-            reason: format!("server {version} takes frames by TLS only, which this version does not speak"),
-        });
+    let has_tls = answer.get("tls").and_then(serde_json::Value::as_bool).unwrap_or(false);
+    if target.is_secure && !has_tls {
+        // A proxy has put TLS before the read door and not before the write door: what was asked for is TLS.
+        let reason = "its write door does not speak TLS".to_owned();
+        return Err(TransportError::Untrusted { address: target.address.clone(), reason });
     }
     let write_port = match answer.get("write_port") {
         None | Some(serde_json::Value::Null) => target.port.checked_add(1), // the next port
@@ -227,7 +251,13 @@ fn read_answer(target: &Target, head: &hyper::http::response::Parts, body: &[u8]
             .ok_or_else(|| TransportError::broken("the write host it names is not one"))?
             .to_owned(),
     };
-    Ok(Door { write_host, write_port, version, storage_epoch: hostile::text(text("storage_epoch").unwrap_or("")) })
+    Ok(Door {
+        write_host,
+        write_port,
+        has_tls,
+        version,
+        storage_epoch: hostile::text(text("storage_epoch").unwrap_or("")),
+    })
 }
 
 #[cfg(test)]
@@ -264,7 +294,6 @@ mod tests {
     #[test]
     fn a_bad_address_says_what_is_wrong_with_it() {
         for (address, words) in [
-            ("https://tracker:7070", "https needs TLS, which this version does not speak"),
             ("ftp://tracker", "must begin with http://"),
             ("tracker:7070", "must begin with http://"),
             ("tracker", "must begin with http://"),
@@ -327,13 +356,49 @@ mod tests {
         }
     }
 
+    // fault: 52
     #[test]
-    fn another_protocol_and_tls_are_incompatible() {
-        for body in [
-            r#"{"service": "runferry", "protocol": 2}"#,
-            r#"{"service": "runferry"}"#,
-            r#"{"service": "runferry", "protocol": 1, "tls": true}"#,
+    fn an_https_address_never_leads_to_a_write_door_without_tls() {
+        let target = Target::parse("https://tracker").expect("an address");
+        let (head, ()) = Response::new(()).into_parts();
+        let said = |tls: &str| {
+            let body = format!(r#"{{"service": "runferry", "protocol": 1{tls}}}"#);
+            read_answer(&target, &head, body.as_bytes())
+        };
+
+        assert_eq!(target.port, 443);
+        assert_eq!(said(r#", "tls": true"#).expect("a door").write_address(), "https://tracker:444");
+        for without in ["", r#", "tls": false"#, r#", "tls": null"#] {
+            let error = said(without).expect_err("a downgrade");
+
+            assert!(matches!(error, TransportError::Untrusted { .. }), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn keys_are_shown_over_tls_and_on_this_machine_only() {
+        for (address, tls, may) in [
+            ("http://tracker:7070", false, false),
+            ("http://tracker:7070", true, true),
+            ("http://10.0.0.1:7070", false, false),
+            ("http://127.0.0.2:7070", false, true),
+            ("http://[::1]:7070", false, true),
+            ("http://localhost:7070", false, true),
+            ("http://localhost.example.org:7070", false, false),
         ] {
+            let target = Target::parse(address).expect("an address");
+            let (head, ()) = Response::new(()).into_parts();
+            let body = format!(r#"{{"service": "runferry", "protocol": 1, "tls": {tls}}}"#);
+
+            let door = read_answer(&target, &head, body.as_bytes()).expect("a door");
+
+            assert_eq!(door.keeps_secrets(), may, "{address} {tls}");
+        }
+    }
+
+    #[test]
+    fn another_protocol_is_incompatible() {
+        for body in [r#"{"service": "runferry", "protocol": 2}"#, r#"{"service": "runferry"}"#] {
             let error = answer(200, &[], body).expect_err("cannot talk");
 
             assert!(matches!(error, TransportError::Incompatible { .. }), "{body}: {error:?}");

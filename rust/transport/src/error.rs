@@ -51,6 +51,14 @@ pub enum TransportError {
         /// The server's words.
         reason: String,
     },
+    /// The server's certificate cannot be believed. No key and no frame was sent. Read the authorities again, try in 30 s to 10 min.
+    #[error("the certificate of {address} is not trusted: {reason}")]
+    Untrusted {
+        /// Who was asked.
+        address: String,
+        /// What is wrong with it, in words.
+        reason: String,
+    },
     /// The server refuses this run for good (deleted, forbidden). Stop sending it, keep its journal.
     #[error("the server refuses this run: {reason}")]
     Blocked {
@@ -110,7 +118,11 @@ impl TransportError {
     /// Whether trying again, later and unchanged, can help.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NotRunferry { .. } | Self::Retry { .. } | Self::PauseAuth { .. } | Self::Incompatible { .. } => true,
+            Self::NotRunferry { .. }
+            | Self::Retry { .. }
+            | Self::PauseAuth { .. }
+            | Self::Untrusted { .. }
+            | Self::Incompatible { .. } => true,
             Self::BadAddress { .. } | Self::Blocked { .. } => false,
         }
     }

@@ -24,6 +24,7 @@ mod hostile;
 pub mod proto;
 pub mod retry;
 pub mod session;
+pub mod tls;
 pub mod window;
 
 pub use answer::{Durability, Event, Opened};
@@ -34,3 +35,4 @@ pub use error::{RetryCause, TransportError};
 pub use proto::Beat;
 pub use retry::{Backoff, Pause};
 pub use session::{Due, FrameSize, GapCause, Reaction, Resume, Session, Verdict};
+pub use tls::{Secure, Tongue, Trust};

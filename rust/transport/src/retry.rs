@@ -23,9 +23,9 @@ pub const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 pub const SHORTEST_HINT: Duration = Duration::from_millis(50);
 /// A server's hint counts as at most this.
 pub const LONGEST_HINT: Duration = Duration::from_secs(10 * 60);
-/// Shortest wait before an unaccepted key is tried again.
+/// Shortest wait before an unaccepted key, or an untrusted server, is tried again.
 pub const FIRST_AUTH_WAIT: Duration = Duration::from_secs(30);
-/// Longest wait before an unaccepted key, or an incompatible server, is tried again.
+/// Longest wait before an unaccepted key, or an untrusted or incompatible server, is tried again.
 pub const LONGEST_AUTH_WAIT: Duration = Duration::from_secs(10 * 60);
 
 /// What to do before the next attempt.
@@ -41,7 +41,8 @@ pub enum Pause {
 #[derive(Debug, Clone, Default)]
 pub struct Backoff {
     failures: u32,
-    refused_keys: u32,
+    /// In a row: keys the server refused, certificates we refused.
+    refusals: u32,
     opened_at: Option<Duration>,
 }
 
@@ -54,7 +55,7 @@ impl Backoff {
     /// A stream was opened. `now` is a monotonic time; only differences matter.
     pub fn opened(&mut self, now: Duration) {
         self.opened_at = Some(now);
-        self.refused_keys = 0; // a stream that opens proves the key
+        self.refusals = 0; // a stream that opens proves the key
     }
 
     /// An attempt failed, or an open stream was lost: how long to wait. `random` is uniform in `[0, 1)`.
@@ -63,9 +64,9 @@ impl Backoff {
         match error {
             TransportError::BadAddress { .. } | TransportError::Blocked { .. } => Pause::Forever,
             TransportError::Incompatible { .. } => Pause::For(LONGEST_AUTH_WAIT.mul_f64(1.0 + unit(random) / 2.0)),
-            TransportError::PauseAuth { .. } => {
-                let ceiling = doubled(FIRST_AUTH_WAIT, self.refused_keys.saturating_add(1), LONGEST_AUTH_WAIT);
-                self.refused_keys = self.refused_keys.saturating_add(1);
+            TransportError::PauseAuth { .. } | TransportError::Untrusted { .. } => {
+                let ceiling = doubled(FIRST_AUTH_WAIT, self.refusals.saturating_add(1), LONGEST_AUTH_WAIT);
+                self.refusals = self.refusals.saturating_add(1);
                 Pause::For(FIRST_AUTH_WAIT + ceiling.saturating_sub(FIRST_AUTH_WAIT).mul_f64(unit(random)))
             }
             TransportError::Retry { after: Some(hint), .. } => {
@@ -257,7 +258,7 @@ mod tests {
         fn no_wait_is_longer_than_its_bound(
             failures in any::<u32>(), random in any::<f64>(), hint_ms in proptest::option::of(any::<u64>()),
         ) {
-            let mut backoff = Backoff { failures, refused_keys: failures, opened_at: None };
+            let mut backoff = Backoff { failures, refusals: failures, opened_at: None };
 
             let waited = wait(backoff.failed(&lost(hint_ms.map(Duration::from_millis)), Duration::ZERO, random));
 

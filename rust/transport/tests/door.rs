@@ -144,10 +144,11 @@ async fn a_closed_port_and_an_unknown_name_are_unreachable() {
     assert!(matches!(cause, Some(RetryCause::Unreachable | RetryCause::TimedOut)), "{unknown:?}");
 }
 
+// fault: 52
 #[tokio::test]
-async fn https_is_refused_in_words() {
+async fn https_is_not_asked_without_tls() {
     let error = Door::ask(&Tcp, "https://127.0.0.1:7070", PATIENCE).await.expect_err("no TLS");
 
-    assert!(error.to_string().contains("https needs TLS, which this version does not speak"), "{error}");
+    assert!(error.to_string().contains("https is asked over TLS only"), "{error}");
     assert!(!error.is_retryable());
 }

@@ -11,9 +11,11 @@ from starlette.exceptions import HTTPException
 
 from runferry.server.http.answers import ApiError, GuardedApp, error_answer
 from runferry.server.http.events import event_routes
+from runferry.server.http.keyed import KeyedApp
 from runferry.server.http.pages import page_routes
 from runferry.server.http.runs import run_routes
 from runferry.server.http.series import series_routes
+from runferry.server.http.session import session_routes
 from runferry.server.store.protocol import StoreError
 
 if TYPE_CHECKING:
@@ -28,12 +30,13 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 def read_door(context: ReadContext, *, is_loopback: bool) -> GuardedApp:
     """The ASGI app of the read door."""
     app = FastAPI(title="Runferry read door", version=context.version, openapi_url=None, docs_url=None, redoc_url=None)
+    app.include_router(session_routes(context))
     app.include_router(run_routes(context))
     app.include_router(series_routes(context))
     app.include_router(event_routes(context))
     app.include_router(page_routes(app))
     _add_errors(app)
-    return GuardedApp(app, is_loopback=is_loopback)
+    return GuardedApp(KeyedApp(app, context.gate), is_loopback=is_loopback)
 
 
 def _add_errors(app: FastAPI) -> None:

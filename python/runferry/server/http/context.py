@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import ThreadPoolExecutor
 
+    from runferry.server.auth import Gate
     from runferry.server.live import Hub
     from runferry.server.query import Query
     from runferry.server.settings import Advertised, Limits
@@ -27,12 +28,15 @@ class ReadContext:
     query: Query
     store: Store
     hub: Hub
+    gate: Gate
     limits: Limits
     threads: ThreadPoolExecutor
     """Every blocking call runs here, never on the event loop."""
     version: str
     write: Advertised
     """Where writers are sent."""
+    has_tls: bool
+    """Both doors speak TLS."""
 
     async def call(self, call: Callable[..., _Answer], *arguments: object) -> _Answer:
         """Run a blocking call off the event loop."""

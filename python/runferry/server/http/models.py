@@ -39,7 +39,16 @@ class Door(Shape):
     write_port: int
     write_host: str | None = Field(description="null: the host that was asked")
     tls: bool
+    wants_key: bool
     storage_epoch: str
+
+
+class Session(Shape):
+    """Who asks."""
+
+    required: bool = Field(description="whether this server wants a key at all")
+    name: str | None = Field(description="of the key; null: none was needed")
+    scopes: list[Literal["read", "write"]]
 
 
 class Project(Shape):

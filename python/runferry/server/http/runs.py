@@ -32,7 +32,8 @@ def run_routes(context: ReadContext) -> APIRouter:
             "protocol": PROTOCOL,
             "write_port": context.write.port,
             "write_host": context.write.host,
-            "tls": False,
+            "tls": context.has_tls,
+            "wants_key": context.gate.is_required,
             "storage_epoch": context.store.epoch.hex(),
         }
         return json_answer(answer)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 
 from runferry.server._generated import ingest_pb2 as pb
+from runferry.server.auth import DeniedError, bearer
 from runferry.server.ingest.admission import Admission, ShedError
 from runferry.server.ingest.commit import GroupCommitter
 from runferry.server.ingest.messages import parsed
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from runferry.server.apply import Applier
+    from runferry.server.auth import Gate
+    from runferry.server.certificates import Certificates
     from runferry.server.ingest.opening import Opened
     from runferry.server.live import Hub
     from runferry.server.metadata.database import Database
@@ -52,9 +55,10 @@ class Ingest:
     """What the streams of one server share."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - one of each, all of other types
-        self, database: Database, store: Store, applier: Applier, hub: Hub, limits: Limits, room: DiskRoom
+        self, database: Database, store: Store, applier: Applier, hub: Hub, gate: Gate, limits: Limits, room: DiskRoom
     ) -> None:
         """Ingest into these; call it on the event loop that will serve."""
+        self.gate = gate
         self.database = database
         self.store = store
         self.applier = applier
@@ -70,6 +74,7 @@ class Ingest:
         self._threads = ThreadPoolExecutor(CHECKING_THREADS, thread_name_prefix="rf-check")
         self._loop = asyncio.get_running_loop()
         self.is_draining = False
+        gate.watch(self._end_refused)
         self.committer = GroupCommitter(
             store, self._loop, linger_s=limits.commit_linger_s, group_bytes=limits.commit_group_bytes, shortage=room.shortage
         )
@@ -132,6 +137,13 @@ class Ingest:
             if not self._streams:
                 self._has_emptied.set()
 
+    def _end_refused(self) -> None:
+        """End the streams whose key is no longer good."""
+        for stream in list(self._streams):
+            refusal = None if stream.grant is None else self.gate.keyring.refusal(stream.grant)
+            if refusal is not None:
+                stream.refuse_key(refusal)
+
     async def close(self) -> None:
         """Commit what was received, then end."""
         self.is_draining = True
@@ -150,9 +162,10 @@ class Ingest:
 class WriteDoor:
     """The listening gRPC server."""
 
-    def __init__(self, ingest: Ingest) -> None:
-        """A door to this ingest, closed yet."""
+    def __init__(self, ingest: Ingest, certificates: Certificates | None) -> None:
+        """A door to this ingest, closed yet; with certificates it speaks TLS only."""
         self._ingest = ingest
+        self._certificates = certificates
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", ingest.limits.max_message_bytes),
@@ -184,7 +197,10 @@ class WriteDoor:
         """
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            bound = int(self._server.add_insecure_port(address))
+            if self._certificates is None:
+                bound = int(self._server.add_insecure_port(address))
+            else:
+                bound = int(self._server.add_secure_port(address, self._certificates.grpc_credentials()))
         except RuntimeError as error:
             raise PortInUseError(f"cannot listen on {address}") from error
         if bound == 0:
@@ -208,4 +224,10 @@ class _Servicer:
     async def stream(self, _request_iterator: object, context: Context) -> None:
         if self._ingest.is_draining:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is closing")
-        await serve_writer(self._ingest, context)
+        shown = dict(context.invocation_metadata() or ()).get("authorization")
+        try:
+            grant = await self._ingest.gate.admit(bearer(shown if isinstance(shown, str) else None), "write")
+        except DeniedError as denied:
+            # Not PERMISSION_DENIED, even for a key that may only read: another key mends it, and a writer waits for one.
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(denied))
+        await serve_writer(self._ingest, context, grant)

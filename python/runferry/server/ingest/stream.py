@@ -36,6 +36,7 @@ from runferry.server.store.protocol import Appended, Batch, StoreBusyError, Stor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runferry.server.auth import Grant
     from runferry.server.ingest.door import Ingest
 
 logger = logging.getLogger(__name__)
@@ -52,8 +53,9 @@ Context: TypeAlias = Any
 class WriterStream:
     """A connected writer; used on the event loop only."""
 
-    def __init__(self, ingest: Ingest, context: Context, opened: Opened, *, is_replay: bool) -> None:
-        """A writer that has been opened and not been answered yet."""
+    def __init__(self, ingest: Ingest, context: Context, opened: Opened, grant: Grant | None, *, is_replay: bool) -> None:
+        """A writer that has been opened and not been answered yet; `grant`: by which it came in, None where no key is needed."""
+        self.grant = grant
         self._ingest = ingest
         self._context = context
         self._opened = opened
@@ -68,6 +70,7 @@ class WriterStream:
         self._is_gone = False
         self._generation = 0
         self._ending: str | None = None
+        self._ending_code = grpc.StatusCode.UNAVAILABLE
         self._stop_reading = asyncio.Event()
 
     async def run(self) -> None:
@@ -106,12 +109,19 @@ class WriterStream:
                 task.cancel()
             await asyncio.gather(reading, sending, stopping, return_exceptions=True)
         if self._ending is not None:
-            await self._context.abort(grpc.StatusCode.UNAVAILABLE, self._ending)
+            await self._context.abort(self._ending_code, self._ending)
 
     def drain(self) -> None:
         """The server is about to close, or the stream is old: say so, take nothing more."""
         self._put(pb.ServerMessage(drain=pb.Drain(reconnect_after_ms=DRAIN_RECONNECT_MS)))
         self._stop_reading.set()
+
+    def refuse_key(self, reason: str) -> None:
+        """The key of the stream is no longer good."""
+        if self._ending is None:
+            logger.warning("writer %016x is sent away: %s", self._opened.writer_id, reason)
+            self._ending_code = grpc.StatusCode.UNAUTHENTICATED
+            self._end(reason)
 
     # What the commits see of a stream (`commit.Committed`).
 
@@ -300,15 +310,15 @@ class WriterStream:
         self._room.set()
 
 
-async def serve_writer(ingest: Ingest, context: Context) -> None:
+async def serve_writer(ingest: Ingest, context: Context, grant: Grant | None) -> None:
     """One call of `Ingest.Stream`: wait for its Open, answer it, serve the stream."""
     try:
-        await _serve(ingest, context)
+        await _serve(ingest, context, grant)
     except BadMessageError as error:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
 
-async def _serve(ingest: Ingest, context: Context) -> None:
+async def _serve(ingest: Ingest, context: Context, grant: Grant | None) -> None:
     try:
         message = await asyncio.wait_for(context.read(), ingest.limits.open_timeout_s)
     except asyncio.TimeoutError:
@@ -348,6 +358,6 @@ async def _serve(ingest: Ingest, context: Context) -> None:
             message.open.first_available_seq - 1,
             opened.next_seq - 1,
         )
-    stream = WriterStream(ingest, context, opened, is_replay=message.open.replay)
+    stream = WriterStream(ingest, context, opened, grant, is_replay=message.open.replay)
     with ingest.registered(stream, opened):
         await stream.run()

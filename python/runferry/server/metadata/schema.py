@@ -131,3 +131,17 @@ run_field = Table(
     Index("ix_run_field_num", "project_id", "path", "num"),
     Index("ix_run_field_txt", "project_id", "path", "txt"),
 )
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("key_id", String, primary_key=True),  # the part of the key that may be shown: rf_0123abcd
+    Column("name", String, nullable=False),
+    Column("secret_hash", LargeBinary(32), nullable=False),  # BLAKE2b of the whole key
+    Column("can_read", Integer, nullable=False),
+    Column("can_write", Integer, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger),
+    Column("revoked_us", BigInteger),
+    Column("last_used_us", BigInteger),  # to the minute
+)

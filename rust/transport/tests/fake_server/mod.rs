@@ -128,7 +128,13 @@ pub(crate) fn open_ok(next_seq: u64, credit_bytes: u64) -> OpenOk {
 }
 
 pub(crate) fn door(port: u16) -> Door {
-    Door { write_host: "127.0.0.1".into(), write_port: port, version: "fake".into(), storage_epoch: String::new() }
+    Door {
+        write_host: "127.0.0.1".into(),
+        write_port: port,
+        has_tls: false,
+        version: "fake".into(),
+        storage_epoch: String::new(),
+    }
 }
 
 /// Listens, and gives each connection to `serve`.
