@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from runferry._native import Writer
     from runferry.settings import Settings
 
+MOST_OPEN_CONFIG_CHARS = 1 << 20
 CLIENT = f"runferry/{__version__}"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -72,10 +73,11 @@ def open_writer(
     from runferry._convert import convert  # noqa: PLC0415 - as above
 
     settings = start.settings
-    return _native.Writer(
+    opening, behind = _split(config)
+    writer = _native.Writer(
         root=start.root,
         run_id=_native.run_key(start.entity, start.project, start.id),
-        open=_open_map(start, config, step=step, parent_writer=parent_writer),
+        open=_open_map(start, opening, step=step, parent_writer=parent_writer),
         base_url=settings.base_url if start.mode == "online" else None,
         start_step=step,
         convert=convert,
@@ -85,6 +87,26 @@ def open_writer(
         access=access_of(settings),
         in_child=in_child,
     )
+    for key, value in behind.items():
+        writer.document("config", {key: value}, [])
+    return writer
+
+
+def _split(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What of a config goes with OPEN, and what behind it, where a value that is too large costs itself alone.
+
+    OPEN is repeated at the head of each segment, and a run whose OPEN is refused for its size could not be sent at all.
+    """
+    left_chars = MOST_OPEN_CONFIG_CHARS
+    opening, behind = {}, {}
+    for key, value in config.items():
+        chars = len(key) + len(repr(value))
+        if chars <= left_chars:
+            opening[key] = value
+            left_chars -= chars
+        else:
+            behind[key] = value
+    return opening, behind
 
 
 def _open_map(start: Start, config: dict[str, Any], *, step: int, parent_writer: int | None) -> dict[str, Any]:

@@ -284,3 +284,14 @@ def test_readers_see_whole_groups_while_writers_append_and_merge(store: Store) -
 
     assert faults == []
     assert len(scan_rows(store, writer.run_id)) == 1000
+
+
+def test_many_values_that_take_few_bytes_are_read_back_in_as_many_frames_as_it_takes(store: Store) -> None:
+    writer = make_writer(store)
+    flags = {f"flag{index}": True for index in range(300)}
+    for first in (0, 2_000):
+        feed(store, writer, [writer.data([(step, flags) for step in range(first, first + 2_000)])])
+
+    rows = scan_rows(store, writer.run_id)
+
+    assert [(step, len(row)) for step, _, row in rows] == [(step, len(flags)) for step in range(4_000)]

@@ -127,8 +127,36 @@ def seal(  # noqa: PLR0913 - a header has as many fields
     """One frame: header, compressed payload, padding."""
     raw = msgpack.packb(payload, use_bin_type=True)
     stored = zstandard.ZstdCompressor(level=1, write_checksum=True, write_content_size=True).compress(raw) if codec else raw
+    return seal_stored(
+        kind,
+        stored,
+        raw_len=len(raw),
+        run_id=run_id,
+        writer_id=writer_id,
+        seq=seq,
+        record_count=record_count,
+        flags=flags,
+        version=version,
+        codec=codec,
+    )
+
+
+def seal_stored(  # noqa: PLR0913 - as above
+    kind: int,
+    stored: bytes,
+    *,
+    raw_len: int,
+    run_id: bytes,
+    writer_id: int,
+    seq: int,
+    record_count: int,
+    flags: int = 0,
+    version: int = 1,
+    codec: int = 1,
+) -> bytes:
+    """One frame around any bytes, true or not: both checksums are right."""
     head = HEADER.pack(
-        MAGIC, version, kind, 0x10 | codec, flags, len(stored), len(raw), run_id, writer_id, seq, record_count, 0, crc32c(stored)
+        MAGIC, version, kind, 0x10 | codec, flags, len(stored), raw_len, run_id, writer_id, seq, record_count, 0, crc32c(stored)
     )
     frame = head + struct.pack("<I", crc32c(head)) + stored
     return frame + bytes(-len(frame) % 8)

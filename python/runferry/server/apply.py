@@ -203,7 +203,7 @@ class Applier:
                     found[run_id] |= kinds
                 if "finish" in found[run_id]:
                     # In the same transaction: who sees the run finished sees its last values and counts too.
-                    writes.write_totals(connection, run_id, self._read_totals(run_id))
+                    self._try(self._write_totals, connection, run_id)
         self._store.mark_applied(applied)
         for run_id, kinds in found.items():
             has_totals = "finish" in kinds or self._refresh_totals(run_id, at_once=is_last)
@@ -276,6 +276,12 @@ class Applier:
         values = last_summary(self._store.metrics(run_id))
         duplicates = sum(state.duplicates for state in self._store.writers(run_id))
         return writes.Totals(totals.points, totals.rows, totals.last_step, duplicates, values)
+
+    def _write_totals(self, connection: Connection, run_id: bytes) -> None:
+        """Counts and last values; what keeps them from being read must not keep the documents from being applied."""
+        totals = self._read_totals(run_id)
+        with connection.begin_nested():
+            writes.write_totals(connection, run_id, totals)
 
     def _is_known(self, connection: Connection, run_id: bytes) -> bool:
         if run_id not in self._names:

@@ -10,6 +10,8 @@ document is stored or answered. Pure: no clock, no I/O.
 from __future__ import annotations
 
 import base64
+import itertools
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -22,8 +24,20 @@ FORBIDDEN_IN_IDENTITY = re.compile(r"[/\x00-\x1f\x7f]")
 MAX_DEPTH = 32
 MAX_FIELD_PATH_CHARS = 512
 MAX_FIELD_TEXT_CHARS = 4_096
+MAX_FIELDS = 10_000
+"""Leaves of a document that filters and orders know: each is a row."""
+MAX_TEXT_CHARS = 1 << 20
+"""Of notes; other texts of a run are names, of at most MAX_NAME_CHARS."""
+MAX_NAME_CHARS = 1_024
+MAX_TAGS = 1_000
+MAX_DOCUMENT_BYTES = 8 << 20
+"""Of a config or summary with all its changes, as JSON: it is read and answered whole."""
 INT64_MAX = 2**63 - 1
 MAX_RECEIPT_METRICS = 1 << 14
+
+
+class DocumentTooLargeError(ValueError):
+    """A change would make a document larger than is kept."""
 
 
 class BadOpenError(ValueError):
@@ -83,10 +97,17 @@ class Change:
     removed: tuple[str, ...]
 
     def onto(self, document: Mapping[str, Any]) -> dict[str, Any]:
-        """The document after this change."""
+        """The document after this change.
+
+        Raises:
+            DocumentTooLargeError: It would be too large to be kept; the change is not made, not even in part.
+        """
         changed = {**document, **self.updates}
         for key in self.removed:
             changed.pop(key, None)
+        size_bytes = len(json.dumps(changed))
+        if size_bytes > MAX_DOCUMENT_BYTES:
+            raise DocumentTooLargeError(f"with this change the document has {size_bytes} bytes, at most {MAX_DOCUMENT_BYTES} are kept")
         return changed
 
 
@@ -94,9 +115,13 @@ def opening_of(fields: Mapping[str, Any]) -> Opening:
     """Read an OPEN map.
 
     Raises:
-        BadOpenError: Entity, project or id is missing or not allowed.
+        BadOpenError: Entity, project or id is missing or not allowed, or the config is too large.
     """
     tags = fields.get("tags")
+    config = document_of(fields.get("config"))
+    config_bytes = len(json.dumps(config))
+    if config_bytes > MAX_DOCUMENT_BYTES:
+        raise BadOpenError(f"the config has {config_bytes} bytes, at most {MAX_DOCUMENT_BYTES} are kept")
     return Opening(
         entity=_identity(fields, "entity"),
         project=_identity(fields, "project"),
@@ -105,9 +130,9 @@ def opening_of(fields: Mapping[str, Any]) -> Opening:
         name=_text(fields, "name"),
         group=_text(fields, "group"),
         job_type=_text(fields, "job_type"),
-        notes=_text(fields, "notes"),
+        notes=_text(fields, "notes", MAX_TEXT_CHARS),
         tags=_tags(tags) if isinstance(tags, list | tuple) and tags else None,
-        config=document_of(fields.get("config")),
+        config=config,
         started_us=_integer(fields, "started_us"),
         host=_text(fields, "host"),
         pid=_integer(fields, "pid"),
@@ -188,10 +213,14 @@ def json_value(value: object, depth: int = 0) -> Any:  # noqa: PLR0911 - one for
 
 
 def fields_of(prefix: str, document: Mapping[str, Any]) -> Iterator[tuple[str, float | None, str | None]]:
-    """The leaves of a document as `(path, number, text)`, for filters and orders.
+    """The leaves of a document as `(path, number, text)`, for filters and orders: the first `MAX_FIELDS` of them.
 
     Lists, and texts too long to be compared, have a path without a value: they exist, and equal nothing.
     """
+    return itertools.islice(_leaves(prefix, document), MAX_FIELDS)
+
+
+def _leaves(prefix: str, document: Mapping[str, Any]) -> Iterator[tuple[str, float | None, str | None]]:
     for key, value in document.items():
         path = f"{prefix}.{key}"
         if len(path) > MAX_FIELD_PATH_CHARS:
@@ -203,7 +232,7 @@ def fields_of(prefix: str, document: Mapping[str, Any]) -> Iterator[tuple[str, f
             elif isinstance(marker, str):
                 yield path, None, None
             else:
-                yield from fields_of(path, value)
+                yield from _leaves(path, value)
         elif isinstance(value, bool):
             yield path, float(value), None
         elif isinstance(value, int | float):
@@ -219,7 +248,7 @@ def name_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for key in ("name", "notes"):
         if isinstance(fields.get(key), str):
-            given[key] = fields[key]
+            given[key] = fields[key][: MAX_TEXT_CHARS if key == "notes" else MAX_NAME_CHARS]
     if isinstance(fields.get("tags"), list | tuple):
         given["tags"] = _tags(fields["tags"])
     return given
@@ -236,9 +265,9 @@ def _identity(fields: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _text(fields: Mapping[str, Any], key: str) -> str:
+def _text(fields: Mapping[str, Any], key: str, most_chars: int = MAX_NAME_CHARS) -> str:
     value = fields.get(key)
-    return value if isinstance(value, str) else ""
+    return value[:most_chars] if isinstance(value, str) else ""
 
 
 def _integer(fields: Mapping[str, Any], key: str) -> int:
@@ -249,7 +278,7 @@ def _integer(fields: Mapping[str, Any], key: str) -> int:
 
 
 def _tags(tags: list[Any] | tuple[Any, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(tag for tag in tags if isinstance(tag, str)))
+    return tuple(dict.fromkeys(tag[:MAX_NAME_CHARS] for tag in tags[:MAX_TAGS] if isinstance(tag, str)))
 
 
 def _float_name(value: float) -> str:

@@ -37,6 +37,10 @@ class OrderError(ValueError):
     """The order or the cursor cannot be understood."""
 
 
+MAX_PAGE_CHARS = 8 << 20
+"""Documents in one page of runs; a page that would hold more ends before, and the next one goes on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Some runs of a listing."""
@@ -106,7 +110,9 @@ class Query:
         if project_name is not None:
             conditions.append(project.c.name == project_name)
         key_columns = [key.column.label(f"sort_{index}") for index, key in enumerate(keys)]
-        statement = _select_runs(at_us, *key_columns)
+        documents = (run.c.config, run.c.last_summary, run.c.set_summary, run.c.notes)
+        size = sum((sa.func.length(sa.cast(column, sa.Text)) for column in documents), sa.literal(0))
+        statement = _select_runs(at_us, size.label("document_chars"), *key_columns)
         counting = sa.select(sa.func.count()).select_from(run).join(project, run.c.project_id == project.c.project_id)
         for key in keys:
             if key.joined is not None:
@@ -116,12 +122,15 @@ class Query:
         if cursor is not None:
             statement = statement.where(_behind(keys, _read_cursor(cursor, order, len(keys))))
         with self._database.read() as connection:
-            rows = connection.execute(statement.limit(limit + 1)).all()
+            rows: list[Row[Any]] = []
+            left_chars, next_cursor = MAX_PAGE_CHARS, None
+            for row in connection.execute(statement.limit(limit + 1)):
+                left_chars -= row.document_chars
+                if rows and (len(rows) == limit or left_chars < 0):
+                    next_cursor = _write_cursor(order, rows[-1][-len(keys) :])  # the sort keys are the last columns
+                    break
+                rows.append(row)
             total = connection.scalar(counting.where(*conditions)) or 0
-        next_cursor = None
-        if len(rows) > limit:
-            rows = rows[:limit]
-            next_cursor = _write_cursor(order, rows[-1][-len(keys) :])  # the sort keys are the last columns
         return Page([_document(row) for row in rows], next_cursor, total)
 
     def run(self, run_id: bytes) -> RunDocument | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from runferry import _native
-from runferry.server.documents import json_value
+from runferry.server.documents import MAX_DOCUMENT_BYTES, json_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runferry.server.store.protocol import Metric
+
+
+_NUMBER_BYTES = 24
 
 
 def last_value(metric: Metric) -> Any:
@@ -25,15 +29,33 @@ def last_value(metric: Metric) -> Any:
 
 def histogram_value(value: bytes) -> dict[str, Any]:
     """A stored histogram as W&B writes one, its counts of NaN and infinities beside it."""
-    edges, counts, nan_count, inf_count = _native.histogram_decode(value)
+    try:
+        edges, counts, nan_count, inf_count = _native.histogram_decode(value)
+    except ValueError as error:  # anybody may have sent it
+        return {"_type": "damaged", "value": str(error)}
     return {"_type": "histogram", "bins": json_value(edges), "values": json_value(counts), "nan_count": nan_count, "inf_count": inf_count}
 
 
 def last_summary(metrics: Sequence[Metric]) -> dict[str, Any]:
-    """The last value of each name; of several labels the one that is furthest. A null makes no entry."""
+    """The last value of each name; of several labels the one that is furthest. A null makes no entry.
+
+    Values that would make the document larger than is kept are only told of.
+    """
     furthest: dict[str, Metric] = {}
     for metric in sorted(metrics, key=lambda metric: metric.label, reverse=True):
         known = furthest.get(metric.name)
         if known is None or metric.last_step >= known.last_step:
             furthest[metric.name] = metric
-    return {name: last_value(metric) for name, metric in sorted(furthest.items()) if metric.kind != "null"}
+    summary: dict[str, Any] = {}
+    left_bytes = MAX_DOCUMENT_BYTES
+    for name, metric in sorted(furthest.items()):
+        if metric.kind == "null":
+            continue
+        value = last_value(metric)
+        size_bytes = len(name) + (len(json.dumps(value)) if isinstance(value, str | list | dict) else _NUMBER_BYTES)
+        if size_bytes > left_bytes:
+            value = {"_type": "too_large", "value": f"{size_bytes} bytes"}
+        else:
+            left_bytes -= size_bytes
+        summary[name] = value
+    return summary

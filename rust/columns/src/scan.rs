@@ -189,8 +189,9 @@ impl Scan {
                 times_us: group.iter().map(|step| times.get(step).copied().unwrap_or_default()).collect(),
                 columns: flats.iter().flat_map(|(name, steps, cells)| columns(name, steps, cells, group)).collect(),
             };
+            let values: usize = block.columns.iter().map(|column| column.values.len()).sum();
             let raw = block::encode_all(&[Block::Rows(block)]);
-            if raw.len() > FRAME_BYTES && group.len() > 1 {
+            if (raw.len() > FRAME_BYTES || values > rows::MAX_PAYLOAD_VALUES) && group.len() > 1 {
                 let (head, rest) = group.split_at(group.len() / 2);
                 groups.push(rest);
                 groups.push(head);

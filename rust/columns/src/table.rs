@@ -450,8 +450,8 @@ fn rows_of(bytes: &[u8]) -> Result<Vec<runferry_wire::Rows>, FrameFault> {
             return Ok(Vec::new());
         }
     }
-    let raw =
-        payload::decompress(&frame.header, frame.payload).map_err(|error| FrameFault::Payload(error.to_string()))?;
+    let raw = payload::decompress_written(&frame.header, frame.payload)
+        .map_err(|error| FrameFault::Payload(error.to_string()))?;
     let blocks = block::decode_all(&raw).map_err(|error| FrameFault::Blocks(error.to_string()))?;
     let rows = blocks.into_iter().filter_map(|block| match block {
         Block::Rows(rows) => Some(rows),

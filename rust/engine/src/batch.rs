@@ -14,7 +14,7 @@ use std::time::Duration;
 use runferry_wire::block::{self, Block};
 use runferry_wire::builder::RowsBuilder;
 use runferry_wire::record::{self, Dropped, Row};
-use runferry_wire::rows::{EMPTY_ROW_NAME, MAX_ROWS, Values};
+use runferry_wire::rows::{EMPTY_ROW_NAME, MAX_PAYLOAD_COLUMNS, MAX_ROWS, Values};
 use runferry_wire::{Codec, Doc, Draft, Kind, flags, payload};
 
 use crate::receipt::Covered;
@@ -23,6 +23,8 @@ use crate::receipt::Covered;
 const TARGET_RAW_BYTES: usize = 640 << 10;
 /// A row is cut in the middle when its frame would grow beyond this.
 const MAX_RAW_BYTES: usize = 4 << 20;
+/// A block with so many columns is closed; twice as many fit a payload, so that a call has room behind it.
+const MANY_COLUMNS: usize = MAX_PAYLOAD_COLUMNS / 2;
 /// Metrics whose last value is kept for the local summary; the server's has all of them.
 const MOST_LAST_VALUES: usize = 100_000;
 /// zstd level: the values are mostly noise, a higher one costs time and gains a few percent.
@@ -135,6 +137,7 @@ impl Batch {
             self.ready.push_back((Ready::Gap { reason: "corrupt", counts, detail }, end));
         } else if self.builder.byte_count() + self.document_bytes >= TARGET_RAW_BYTES
             || self.builder.row_count() >= MAX_ROWS - 1
+            || self.builder.column_count() >= MANY_COLUMNS
         {
             self.close();
         }
@@ -180,7 +183,8 @@ impl Batch {
             self.builder.push_empty();
             return true;
         }
-        if let (Some(floats), Some(slots)) = (row.floats(), row.schema.and_then(|schema| self.schemas.get(&schema))) {
+        let slots = row.schema.and_then(|schema| self.schemas.get(&schema));
+        if let (Some(floats), Some(slots)) = (row.floats(), slots.filter(|slots| slots.len() < MANY_COLUMNS)) {
             for (slot, value) in slots.iter().zip(floats) {
                 self.builder.push_f64(*slot, value);
             }
@@ -199,7 +203,7 @@ impl Batch {
                 Some(value) => self.builder.push(slot, value),
                 None => is_whole = false,
             }
-            if self.builder.byte_count() >= MAX_RAW_BYTES {
+            if self.builder.byte_count() >= MAX_RAW_BYTES || self.builder.column_count() >= MANY_COLUMNS {
                 self.close_rows();
                 self.builder.begin_row(row.step, row.time_us);
             }
@@ -402,6 +406,26 @@ mod tests {
 
         let ends: Vec<u64> = std::iter::from_fn(|| batch.pack(WHO, 1, 0)).map(|packed| packed.end).collect();
         assert_eq!(ends, [0, 99]);
+    }
+
+    /// Twice: the second call has its names interned, and goes the short way where it may.
+    #[test]
+    fn a_call_of_very_many_metrics_is_cut_where_a_payload_could_not_be_read_back() {
+        let mut batch = Batch::default();
+        let names: Vec<String> = (0..100_000).map(|index| format!("m{index}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let values = vec![Value::F64(0.5); names.len()];
+        for step in 0..2 {
+            let (kind, payload) = encode_row(RowNames::Inline(&names), step, 0, &values);
+            batch.push(kind, &payload, 1, &table(), Duration::ZERO);
+        }
+        batch.close();
+
+        let blocks: Vec<Block> =
+            std::iter::from_fn(|| batch.pack(WHO, 1, 0)).flat_map(|packed| unpack(&packed)).collect();
+
+        let columns = blocks.iter().map(|block| if let Block::Rows(rows) = block { rows.columns.len() } else { 0 });
+        assert_eq!(columns.sum::<usize>(), 2 * names.len());
     }
 
     #[test]

@@ -11,7 +11,8 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString};
 use runferry_wire::block::{self, Block, Changes};
 use runferry_wire::doc::Nodes;
-use runferry_wire::{Doc, Draft, Frame, Kind, Values, payload, varint};
+use runferry_wire::payload::PayloadError;
+use runferry_wire::{Doc, Draft, Frame, Header, Kind, Values, payload, varint};
 
 /// One answer of [`verify_frames`]: kind, flags, run, writer, seq, next seq, record count, error.
 type Verdict<'py> = (u8, u8, Bound<'py, PyBytes>, u64, u64, u64, u32, Option<String>);
@@ -52,7 +53,7 @@ pub(crate) fn verify_frames(py: Python<'_>, data: Vec<PyBackedBytes>) -> Vec<Ver
 /// The blocks other than ROWS, or the map of an OPEN, FINISH, GAP or RECEIPT frame, by name.
 #[pyfunction]
 pub(crate) fn documents(py: Python<'_>, frame: PyBackedBytes) -> PyResult<Vec<(&'static str, Bound<'_, PyAny>)>> {
-    let (kind, raw) = py.detach(|| caught(|| open_payload(&frame)))?;
+    let (kind, raw) = py.detach(|| caught(|| open_payload(&frame, payload::decompress_written)))?;
     let map_name = match kind {
         Kind::Open => Some("open"),
         Kind::Finish => Some("finish"),
@@ -95,11 +96,11 @@ type PythonRows<'py> = (Vec<i64>, Vec<i64>, Vec<PythonColumn<'py>>);
 #[pyfunction]
 pub(crate) fn decode_rows(py: Python<'_>, frame: PyBackedBytes) -> PyResult<Vec<PythonRows<'_>>> {
     let blocks = py.detach(|| {
-        let (kind, raw) = open_payload(&frame)?;
+        let (kind, raw) = open_payload(&frame, payload::decompress)?;
         if kind != Kind::Data {
             return Err(PyValueError::new_err(format!("frame of kind {}, expected DATA", kind.to_byte())));
         }
-        block::decode_all(&raw).map_err(|error| PyValueError::new_err(error.to_string()))
+        block::decode_answer(&raw).map_err(|error| PyValueError::new_err(error.to_string()))
     })?;
     let mut found = Vec::new();
     for block in blocks {
@@ -147,10 +148,12 @@ fn caught<T>(decode: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
 }
 
 /// Verifies a frame and decompresses its payload.
-fn open_payload(bytes: &[u8]) -> PyResult<(Kind, Vec<u8>)> {
+fn open_payload(
+    bytes: &[u8],
+    decompress: impl Fn(&Header, &[u8]) -> Result<Vec<u8>, PayloadError>,
+) -> PyResult<(Kind, Vec<u8>)> {
     let frame = Frame::read(bytes).map_err(|error| PyValueError::new_err(error.to_string()))?;
-    let raw =
-        payload::decompress(&frame.header, frame.payload).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let raw = decompress(&frame.header, frame.payload).map_err(|error| PyValueError::new_err(error.to_string()))?;
     Ok((frame.header.kind, raw))
 }
 

@@ -137,7 +137,8 @@ pub(crate) fn cell_value<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<(&'stat
             Err(MsgpackError::TooMany(most)) => {
                 ("marker", ("json", format!("a value of more than {most} parts")).into_pyobject(py)?.into_any())
             }
-            Err(error) => return Err(PyValueError::new_err(error.to_string())),
+            // Anybody may have sent it: one value that cannot be shown must not hide the others.
+            Err(error) => ("marker", ("json", format!("not readable: {error}")).into_pyobject(py)?.into_any()),
         },
         Cell::Marker(kind, text) => ("marker", (kind, text).into_pyobject(py)?.into_any()),
     })

@@ -118,18 +118,29 @@ pub fn decode_all(raw: &[u8]) -> Result<Vec<Block>, BlockError> {
     decode_wanted(raw, &|_| true)
 }
 
+/// As [`decode_all`], of a payload in which a server answers: it may hold more.
+///
+/// # Errors
+/// [`BlockError`].
+pub fn decode_answer(raw: &[u8]) -> Result<Vec<Block>, BlockError> {
+    decode_within(raw, &|_| true, Budget::answered())
+}
+
 /// All blocks of a decompressed payload; in ROWS only the columns whose name is wanted.
 ///
 /// # Errors
 /// [`BlockError`].
 pub fn decode_wanted(raw: &[u8], wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Block>, BlockError> {
+    decode_within(raw, wanted, Budget::written())
+}
+
+fn decode_within(raw: &[u8], wanted: &dyn Fn(&str) -> bool, mut budget: Budget) -> Result<Vec<Block>, BlockError> {
     let mut reader = Reader::new(raw);
     let count = reader.array()?;
     if count > MAX_BLOCKS {
         return Err(BlockError::TooMany { what: "blocks", found: count, most: MAX_BLOCKS });
     }
     let mut rows_total = 0;
-    let mut budget = Budget::new();
     let mut nodes = Nodes::of_documents();
     let mut blocks = Vec::new();
     for _ in 0..count {

@@ -87,6 +87,11 @@ impl RowsBuilder {
         self.bytes + self.columns * (self.steps.len() / 8)
     }
 
+    /// Columns of the block.
+    pub fn column_count(&self) -> usize {
+        self.columns
+    }
+
     /// Begins a row, or goes on with the last one if it has the same step.
     pub fn begin_row(&mut self, step: i64, time_us: i64) {
         if self.steps.last() == Some(&step) {

@@ -9,6 +9,11 @@ use crate::frame::{Codec, Header, MAX_RAW_BYTES};
 /// Largest window a payload may ask the decompressor for: 8 MiB, far above what this crate writes.
 const MAX_WINDOW_LOG: u32 = 23;
 
+/// Most bytes that a payload of a writer unfolds to: what is read back may have more, up to what a header can say.
+///
+/// A writer closes a frame at 640 KiB, and a row, a value or a document has 4 MiB at most.
+pub const MAX_WRITTEN_BYTES: u32 = 16 << 20;
+
 /// Why a stored payload gives no bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PayloadError {
@@ -18,6 +23,9 @@ pub enum PayloadError {
     /// Not zstd, damaged, or asking for too much memory.
     #[error("payload does not decompress: {0}")]
     Corrupt(String),
+    /// More than a writer makes.
+    #[error("a payload of {0} bytes, at most {MAX_WRITTEN_BYTES} are taken from a writer")]
+    TooLarge(u32),
     /// The header promised another length.
     #[error("payload has {found} bytes, the header says {expected}")]
     Length {
@@ -57,6 +65,17 @@ pub fn decompress(header: &Header, payload: &[u8]) -> Result<Vec<u8>, PayloadErr
         return Err(PayloadError::Length { expected, found: raw.len() });
     }
     Ok(raw)
+}
+
+/// As [`decompress`], of a frame that came from a writer.
+///
+/// # Errors
+/// [`PayloadError`].
+pub fn decompress_written(header: &Header, payload: &[u8]) -> Result<Vec<u8>, PayloadError> {
+    if header.raw_len > MAX_WRITTEN_BYTES {
+        return Err(PayloadError::TooLarge(header.raw_len));
+    }
+    decompress(header, payload)
 }
 
 /// At most one byte more than expected, whatever the stream would unfold to.

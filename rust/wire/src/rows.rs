@@ -15,7 +15,11 @@ pub const MAX_ROWS: usize = 1 << 17;
 /// Most values of a payload, all its blocks together: nulls, which take no bytes, are values too.
 pub const MAX_PAYLOAD_VALUES: usize = 1 << 20;
 /// Most columns of a payload, all its blocks together: an empty one takes five bytes here and hundreds once it is a series.
-pub const MAX_PAYLOAD_COLUMNS: usize = 1 << 18;
+pub const MAX_PAYLOAD_COLUMNS: usize = 1 << 16;
+/// The same of a payload in which a server answers a reader.
+pub const MAX_ANSWER_VALUES: usize = 1 << 22;
+/// As above.
+pub const MAX_ANSWER_COLUMNS: usize = 1 << 20;
 /// The name under which a row without values is kept.
 pub const EMPTY_ROW_NAME: &str = "_timestamp";
 
@@ -147,26 +151,41 @@ pub fn set_bits(mask: &[u8], rows: usize) -> impl Iterator<Item = usize> {
 /// What the blocks of one payload may still unfold to.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    values: usize,
-    columns: usize,
+    values: Left,
+    columns: Left,
+}
+
+#[derive(Debug)]
+struct Left {
+    what: &'static str,
+    most: usize,
+    used: usize,
+}
+
+impl Left {
+    fn take(&mut self, count: usize) -> Result<(), RowsError> {
+        self.used = self.used.saturating_add(count);
+        if self.used > self.most {
+            return Err(RowsError::TooMany { what: self.what, most: self.most });
+        }
+        Ok(())
+    }
 }
 
 impl Budget {
-    /// That of a whole payload.
-    pub(crate) fn new() -> Self {
-        Self { values: MAX_PAYLOAD_VALUES, columns: MAX_PAYLOAD_COLUMNS }
+    /// That of a payload made by a writer.
+    pub(crate) fn written() -> Self {
+        Self::of(MAX_PAYLOAD_VALUES, MAX_PAYLOAD_COLUMNS)
     }
 
-    fn column(&mut self) -> Result<(), RowsError> {
-        let left = self.columns.checked_sub(1);
-        self.columns = left.ok_or(RowsError::TooMany { what: "columns", most: MAX_PAYLOAD_COLUMNS })?;
-        Ok(())
+    /// That of a payload in which a server answers: one row may hold what came in many frames.
+    pub(crate) fn answered() -> Self {
+        Self::of(MAX_ANSWER_VALUES, MAX_ANSWER_COLUMNS)
     }
 
-    fn values(&mut self, count: usize) -> Result<(), RowsError> {
-        let left = self.values.checked_sub(count);
-        self.values = left.ok_or(RowsError::TooMany { what: "values", most: MAX_PAYLOAD_VALUES })?;
-        Ok(())
+    fn of(values: usize, columns: usize) -> Self {
+        let left = |what, most| Left { what, most, used: 0 };
+        Self { values: left("values", values), columns: left("columns", columns) }
     }
 }
 
@@ -252,7 +271,7 @@ impl Rows {
                 }
                 continue;
             }
-            budget.column()?;
+            budget.columns.take(1)?;
             columns.push(decode_column(reader, name, count, budget)?);
             for _ in 4..items {
                 reader.skip()?;
@@ -354,7 +373,7 @@ fn decode_column(reader: &mut Reader<'_>, name: &str, rows: usize, budget: &mut 
         None => rows,
         Some(mask) => set_bits(mask, rows).count(),
     };
-    budget.values(present)?;
+    budget.values.take(present)?;
     let wrong = || RowsError::Length { what: "data", name: name.to_owned(), expected: present };
     let values = match kind {
         0 => {

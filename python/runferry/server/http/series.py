@@ -16,10 +16,10 @@ from runferry.server.http.answers import ApiError, finite, json_answer
 from runferry.server.values import last_value
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
     from runferry.server.http.context import ReadContext
-    from runferry.server.store.protocol import Buckets, Metric
+    from runferry.server.store.protocol import Buckets, Histogram, Metric
 
 FRAMES_MEDIA_TYPE = "application/vnd.runferry.frames"
 RUN_PATH = "/runs/{entity}/{project}/{id}"
@@ -75,7 +75,7 @@ def series_routes(context: ReadContext) -> APIRouter:
 
         def read() -> dict[str, Any]:
             raw_points, found = context.store.histograms(run_id, key, limit=limit, min_step=min_step, max_step=max_step)
-            return {"key": key, "raw_points": raw_points, "histograms": [_histogram(item.step, item.time_us, item.value) for item in found]}
+            return {"key": key, "raw_points": raw_points, "histograms": [*_histograms(found)]}
 
         return json_answer(await context.call(read))
 
@@ -155,16 +155,21 @@ def _metric(metric: Metric) -> dict[str, Any]:
     }
 
 
-def _histogram(step: int, time_us: int, value: bytes) -> dict[str, Any]:
-    edges, counts, nan_count, inf_count = _native.histogram_decode(value)
-    return {
-        "step": step,
-        "time_us": time_us,
-        "edges": finite(edges),
-        "counts": finite(counts),
-        "nan_count": nan_count,
-        "inf_count": inf_count,
-    }
+def _histograms(found: Iterable[Histogram]) -> Iterator[dict[str, Any]]:
+    """Those that can be read: anybody may have sent them."""
+    for point in found:
+        try:
+            edges, counts, nan_count, inf_count = _native.histogram_decode(point.value)
+        except ValueError:
+            continue
+        yield {
+            "step": point.step,
+            "time_us": point.time_us,
+            "edges": finite(edges),
+            "counts": finite(counts),
+            "nan_count": nan_count,
+            "inf_count": inf_count,
+        }
 
 
 def _next(frames: Iterator[bytes]) -> bytes | None:

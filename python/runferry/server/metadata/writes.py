@@ -13,18 +13,21 @@ Each opening merges its config over what is there, unless it is an older one tha
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from runferry.server.documents import Change, Finish, Gap, Opening, fields_of
+from runferry.server.documents import Change, DocumentTooLargeError, Finish, Gap, Opening, fields_of
 from runferry.server.metadata.schema import gap, project, run, run_field, run_tag, writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy.engine import Connection, Row
+
+logger = logging.getLogger(__name__)
 
 FieldValue = tuple[float | None, str | None]
 
@@ -241,8 +244,11 @@ def _resume_run(connection: Connection, found: Row[Any], opening: Opening, start
     connection.execute(sa.update(run).where(run.c.run_id == found.run_id).values(**values))
     if opening.tags is not None and (is_newest or not found.tags):
         _write_tags(connection, found.run_id, opening.tags)
-    config = {**found.config, **opening.config} if is_newest else {**opening.config, **found.config}
-    _write_config(connection, found, config)
+    older, newer = (found.config, opening.config) if is_newest else (opening.config, found.config)
+    try:
+        _write_config(connection, found, Change(newer, ()).onto(older))
+    except DocumentTooLargeError:
+        logger.exception("the config of a writer is not merged into that of its run, %s", found.id)
 
 
 def _insert_writer(connection: Connection, run_id: bytes, writer_id: int, opening: Opening, started_us: int, now_us: int) -> bool:  # noqa: PLR0913, PLR0917 - one for each parameter of the query
@@ -294,8 +300,10 @@ def _write_fields(connection: Connection, row: Row[Any], prefix: str, before: Ma
     new = _fields(prefix, after)
     gone = [path for path in old if path not in new]
     changed = [path for path, value in new.items() if old.get(path, ()) != value]
-    for path in (*gone, *changed):
-        connection.execute(sa.delete(run_field).where(run_field.c.run_id == row.run_id, run_field.c.path == path))
+    replaced = [{"old_path": path} for path in (*gone, *(path for path in changed if path in old))]
+    if replaced:
+        mine = (run_field.c.run_id == row.run_id) & (run_field.c.path == sa.bindparam("old_path"))
+        connection.execute(sa.delete(run_field).where(mine), replaced)
     if changed:
         connection.execute(
             sa.insert(run_field),
