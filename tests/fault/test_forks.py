@@ -150,7 +150,7 @@ run.log({"a": 2})
 
 @pytest.mark.fault(62)
 @pytest.mark.timeout(120)
-def test_a_child_forked_past_python_has_none_of_our_files(server: RunningServer, tmp_path: Path) -> None:
+def test_a_child_forked_past_python_has_none_of_our_files_and_connections(server: RunningServer, tmp_path: Path) -> None:
     if shutil.which("gcc") is None:
         pytest.skip("not run: no gcc for a fork that Python does not know of")
     (tmp_path / "lister.c").write_text(LISTER)
@@ -163,6 +163,10 @@ def test_a_child_forked_past_python_has_none_of_our_files(server: RunningServer,
     own = str(tmp_path / "runferry")
     assert {"LOCK", "rfj"} <= {line.rsplit("/", 1)[1].rsplit(".", 1)[-1] for line in parent.split("\n") if line.startswith(own)}
     assert own not in child
+    sockets = [line for line in parent.split("\n") if line.startswith("socket:")]
+    assert sockets, "the parent is connected"
+    assert [socket for socket in sockets if socket in child] == []
+    assert "runferry-" not in child, "nor a ring"
     assert [row["a"] for row in stored.rows(server.url, "local/forks/list")] == [1, 2]
 
 

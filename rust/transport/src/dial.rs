@@ -14,9 +14,12 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use runferry_descriptors::Listed;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
@@ -43,15 +46,56 @@ pub trait Dial: Send + Sync {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tcp;
 
-impl Dial for Tcp {
-    type Stream = TcpStream;
+/// A connection of [`Tcp`]. A forked child closes its copy: with one left there the server would believe in a dead trainer for as long
+/// as the child lives.
+#[derive(Debug)]
+pub struct TcpConnection {
+    _place: Listed,
+    stream: TcpStream,
+}
 
-    async fn dial(&self, host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
+impl Dial for Tcp {
+    type Stream = TcpConnection;
+
+    async fn dial(&self, host: &str, port: u16, timeout: Duration) -> io::Result<TcpConnection> {
         let deadline = Instant::now() + timeout;
         let looking_up = timeout_at(deadline, lookup_host((host, port))).await;
         let addresses =
             looking_up.map_err(|_elapsed| io::Error::new(ErrorKind::TimedOut, "the name is not resolved"))?;
-        first_that_answers(&addresses?.collect::<Vec<_>>(), deadline).await
+        let stream = first_that_answers(&addresses?.collect::<Vec<_>>(), deadline).await?;
+        Ok(TcpConnection { _place: Listed::new(&stream), stream })
+    }
+}
+
+impl AsyncRead for TcpConnection {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for TcpConnection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
     }
 }
 
