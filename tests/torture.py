@@ -51,8 +51,8 @@ PARTS = {
     "forks": Part("does a fork hang or lose rows?", "pytest tests/fault/test_forks.py", {"forks": 10_000, "spawns": 1_000, "workers": 64}),
     "exits": Part(
         "does any end of a program hang, crash or lose rows?",
-        "pytest tests/fault/test_exit.py tests/fault/test_signals.py",
-        {"exits": 1_000, "alarm_rows": 1_000_000},
+        "pytest tests/fault/test_exit.py tests/fault/test_exit_matrix.py tests/fault/test_shutdown.py tests/fault/test_signals.py",
+        {"exits": 1_000, "exit_rounds": 100, "finalizers": 100, "alarm_rows": 1_000_000},
     ),
     "frames": Part("can frames in any order harm the store?", "pytest tests/fault/test_frames_again.py", {"frame_histories": 5_000}),
     "merges": Part("does a killed merge lose or double rows?", "pytest tests/fault/test_server_merges.py", {"merge_rounds": 500}),

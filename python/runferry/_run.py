@@ -6,7 +6,7 @@ writer's native method in each instance, as a Python frame alone would cost more
 # Fork
 A writer belongs to the process that opened it. In a forked child the native method is taken away (`_current`), and the first
 use opens a writer of the child's own on the same run, with the parent's as `parent_writer`. A child that never uses the run
-leaves no trace.
+leaves no trace. A run that is pickled to a child of `spawn` or `forkserver` behaves there in the same way.
 
 # Failure
 Once `init` has returned, nothing here raises because of disk or network: wrong calls raise, everything else is `status()`.
@@ -27,7 +27,7 @@ from runferry._config import Config
 from runferry._names import check_label, check_tags
 from runferry._status import RunStatus
 from runferry._summary import Summary
-from runferry._writer import DisabledWriter, open_writer
+from runferry._writer import DisabledWriter, WriterElsewhere, open_writer
 from runferry.errors import JournalError, UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 class Run:
     """A run that this process writes to. Made by `runferry.init`, ended by `finish` or at the end of a `with` block."""
 
-    def __init__(self, start: Start, config: Config, *, allow_val_change: bool) -> None:
+    def __init__(self, start: Start, config: Config, *, allow_val_change: bool, elsewhere: WriterElsewhere | None = None) -> None:
         self._start = start
         self._name = start.name
         self._notes = start.notes
@@ -52,16 +52,19 @@ class Run:
         self._last_status = RunStatus()
         self.start_time = time.time()
         """Seconds since 1970 at which this process opened the run."""
-        self._pid = os.getpid()
+        self._pid = os.getpid() if elsewhere is None else 0
         self._fork_lock = threading.Lock()
         self._inherited: list[Writer | DisabledWriter] = []  # kept for ever: the threads a parent's writer would end are not here
-        self._writer: Writer | DisabledWriter = open_writer(start, config.as_dict(), step=start.starting_step, in_child=_log_of(self))
+        self._writer: Writer | DisabledWriter = elsewhere or open_writer(
+            start, config.as_dict(), step=start.starting_step, in_child=_log_of(self)
+        )
         self._last_values: Mapping[str, Any] = {}
         self.config = Config(config, self._publish_config, allow_val_change=allow_val_change)
         """The inputs of the run."""
         self.summary = Summary(self._read_last_values, self._publish_summary, start.earlier_summary)
         """One value per metric: the last logged, or what is set here."""
-        self._bind_native()
+        if elsewhere is None:
+            self._bind_native()
 
     # A class-level `log` keeps the documentation and the slow path; instances bind the native one over it.
 
@@ -354,6 +357,16 @@ class Run:
         """Finish it; with exit code 1 if the block raised, and the exception goes on."""
         self.finish(exit_code=0 if kind is None else _exit.code_of(error) or int(not isinstance(error, SystemExit)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process: the same run, which a writer of that process's own writes to once it is used."""
+        allow_val_change = self.config._allow_val_change  # noqa: SLF001 - the other half of this run
+        state = (self._start, self.config.as_dict(), allow_val_change, self._writer.writer_id, self._writer.step, self._is_finished)
+        return _reopened, state
+
+    def __copy__(self) -> Run:
+        """As of `deepcopy`."""
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
         """A run is one thing: its copy is itself."""
         return self
@@ -367,6 +380,29 @@ class Run:
     def __repr__(self) -> str:
         """Its path and state."""
         return f"<runferry.Run {self.path} ({'finished' if self._is_finished else self._start.mode})>"
+
+
+def _reopened(  # noqa: PLR0913, PLR0917 - what `Run.__reduce__` gives
+    start: Start,
+    config: dict[str, Any],
+    allow_val_change: bool,  # noqa: FBT001 - as above
+    writer_id: int,
+    step: int,
+    is_finished: bool,  # noqa: FBT001 - as above
+) -> Run:
+    """The run that was pickled: itself where it lives in this process, else one that has no writer yet; active if no other is."""
+    for run in _current.live:
+        if run._writer.writer_id == writer_id:  # noqa: SLF001 - a run like this one
+            return run
+    run = Run(start, Config(config), allow_val_change=allow_val_change, elsewhere=WriterElsewhere(writer_id, step))
+    if is_finished:
+        run._is_finished = True  # noqa: SLF001 - as above
+        return run
+    _current.add(run)
+    if _current.active() is None:
+        _term.set_loudness(quiet=start.settings.quiet, silent=start.settings.silent)
+        _current.activate(run)
+    return run
 
 
 def _log_of(run: Run) -> Callable[..., None]:

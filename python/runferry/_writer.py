@@ -196,6 +196,15 @@ class DisabledWriter:
         return self._last_values
 
 
+class WriterElsewhere(DisabledWriter):
+    """Of a run that came from another process by pickle: what there is to know before the first use opens a writer here."""
+
+    def __init__(self, writer_id: int, step: int) -> None:
+        super().__init__()
+        self.writer_id = writer_id
+        self.step = step
+
+
 class IgnoringWriter(DisabledWriter):
     """Of a forked child whose rows are not wanted (`forked_children="ignore"`): counts them."""
 

@@ -8,7 +8,6 @@ RUNFERRY_EFFORT_EXIT_ROUNDS says how many rounds there are, and after as many ro
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -181,7 +180,7 @@ def loss(one: Combination, folder: Path, url: str) -> tuple[int, str | None]:
 
 
 @pytest.mark.fault(65, 66, 76, 78)
-@pytest.mark.timeout(0 if "RUNFERRY_EFFORT_EXIT_ROUNDS" in os.environ else 300)
+@pytest.mark.timeout(300)
 def test_every_ending_keeps_its_exit_code_and_what_was_accepted(server: RunningServer, tmp_path: Path) -> None:
     programs = rows = 0
     for number in range(ROUNDS):

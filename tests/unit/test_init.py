@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+import pickle
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,6 +196,8 @@ def test_properties_are_what_was_given() -> None:
     assert Path(run.dir).is_dir()
     assert run.settings.project == "demo"
     assert copy.deepcopy(run) is run
+    assert copy.copy(run) is run
+    assert pickle.loads(pickle.dumps(run)) is run  # noqa: S301 - our own
     with pytest.raises(AttributeError, match=r"Attribute watchdog is not supported on Run object\."):
         _ = run.watchdog
 
