@@ -54,6 +54,11 @@ PARTS = {
         "pytest tests/fault/test_exit.py tests/fault/test_exit_matrix.py tests/fault/test_shutdown.py tests/fault/test_signals.py",
         {"exits": 1_000, "exit_rounds": 100, "finalizers": 100, "alarm_rows": 1_000_000},
     ),
+    "clocks": Part(
+        "is a run lost that stands still, starves, or whose clock jumps?",
+        "pytest tests/fault/test_clocks.py tests/fault/test_starved.py",
+        {"stopped_s": 600, "starved_s": 600, "busy_threads": 31},
+    ),
     "frames": Part("can frames in any order harm the store?", "pytest tests/fault/test_frames_again.py", {"frame_histories": 5_000}),
     "merges": Part("does a killed merge lose or double rows?", "pytest tests/fault/test_server_merges.py", {"merge_rounds": 500}),
     "fuzz": Part("do any bytes crash a reader?", "sh rust/fuzz/run.sh"),

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from tests.support.servers import RunningServer
 
-pytestmark = pytest.mark.fault(66)
-
 BEGIN = """
 import atexit, os, signal, sys, threading, time
 import runferry
@@ -46,6 +44,7 @@ ENDINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.fault(66)
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_an_ending_keeps_its_exit_code_and_the_server_learns_it(server: RunningServer, tmp_path: Path, ending: str) -> None:
@@ -60,6 +59,7 @@ def test_an_ending_keeps_its_exit_code_and_the_server_learns_it(server: RunningS
     assert [row["n"] for row in stored.rows(server.url, f"local/exits/{ending}") if row["n"] >= 0] == expected
 
 
+@pytest.mark.fault(65, 66)
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("ending", "code", "process_code"),
@@ -134,6 +134,7 @@ for number in range(4):
     assert sum(writer["duplicates"] for writer in writers) == 0
 
 
+@pytest.mark.fault(66)
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("version", interpreters())
 @pytest.mark.parametrize("log", ["run.log", "runferry.log"])

@@ -115,6 +115,7 @@ def hang_up_rudely(listening: socket.socket) -> None:
                 connection.sendall(b"220 mail.example.org ESMTP\r\n")
 
 
+@pytest.mark.fault(78)
 @pytest.mark.timeout(120)
 def test_sync_finds_a_server_that_comes_up_while_it_tries(tmp_path: Path) -> None:
     port = free_port()
@@ -130,6 +131,7 @@ def test_sync_finds_a_server_that_comes_up_while_it_tries(tmp_path: Path) -> Non
         assert [row["n"] for row in stored.rows(server.url, run.path)] == [0]
 
 
+@pytest.mark.fault(78)
 @pytest.mark.timeout(120)
 def test_what_one_run_left_is_sent_by_the_next_init(tmp_path: Path) -> None:
     port = free_port()

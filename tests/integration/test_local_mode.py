@@ -82,6 +82,7 @@ def test_a_server_started_in_the_folder_shows_finished_dead_and_live_runs(tmp_pa
             }  # fmt: skip
 
 
+@pytest.mark.fault(2)
 @pytest.mark.timeout(120)
 def test_a_live_run_killed_under_a_following_server_arrives_whole(tmp_path: Path) -> None:
     code = TRAINING.format(run_id="followed").replace("some(1000)", "some(200)")

@@ -23,6 +23,7 @@ def run_script(body: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
 
 
+@pytest.mark.fault(66)
 @pytest.mark.parametrize(
     ("body", "process_code", "run_code"),
     [
@@ -50,6 +51,7 @@ def test_an_uncaught_exception_is_still_printed(tmp_path: Path) -> None:
     assert "ValueError: boom" in run_script("raise ValueError('boom')", tmp_path).stderr
 
 
+@pytest.mark.fault(66)
 def test_a_finish_that_fails_at_exit_is_said_and_changes_nothing(tmp_path: Path) -> None:
     ended = run_script("type(run).finish = lambda *a, **k: 1 / 0\nsys.exit(5)", tmp_path)
 
@@ -57,6 +59,7 @@ def test_a_finish_that_fails_at_exit_is_said_and_changes_nothing(tmp_path: Path)
     assert "run x1 was not finished at exit" in ended.stderr
 
 
+@pytest.mark.fault(62)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_that_logs_is_a_writer_of_its_own(tmp_path: Path, journals: Journals) -> None:
     body = (
@@ -78,6 +81,7 @@ def test_a_forked_child_that_logs_is_a_writer_of_its_own(tmp_path: Path, journal
     assert sorted(document["exit_code"] for document in journals.documents("finish")) == [0, 9]
 
 
+@pytest.mark.fault(62)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_that_never_logs_leaves_no_trace(tmp_path: Path, journals: Journals) -> None:
     body = "pid = os.fork()\nif pid == 0:\n    sys.exit(9)\nassert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9\n"
@@ -89,6 +93,7 @@ def test_a_forked_child_that_never_logs_leaves_no_trace(tmp_path: Path, journals
     assert ended.stderr.count("finished:") == 1
 
 
+@pytest.mark.fault(64, 66)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(("ending", "run_code"), [("pass", 0), ("sys.exit(6)", 6), ("raise ValueError", 1)])
 def test_a_child_of_multiprocessing_finishes_its_writer(ending: str, run_code: int, tmp_path: Path, journals: Journals) -> None:
