@@ -104,6 +104,22 @@ def test_opening_a_writer_again_changes_nothing(store: Store) -> None:
     assert again.open_frame != b"other"
 
 
+def test_a_successor_has_the_steps_of_its_predecessor_wherever_the_run_is_by_then(store: Store) -> None:
+    first = make_writer(store)
+    feed(store, first, first.rows(5))
+    relative = make_writer(store, is_relative=True)
+    feed(store, relative, relative.rows(5))
+
+    opened = store.open_writer(
+        first.run_id, 77, relative.open_frame(), label="", started_us=9, is_relative=True, predecessor=relative.writer_id
+    )
+    stranger = store.open_writer(first.run_id, 78, relative.open_frame(), label="", started_us=9, is_relative=False, predecessor=79)
+
+    before = next(state for state in store.writers(first.run_id) if state.writer_id == relative.writer_id)
+    assert (opened.step_offset, stranger.step_offset) == (before.step_offset, 0)
+    assert before.step_offset > 0
+
+
 def test_finish_is_remembered_with_its_exit_code(store: Store) -> None:
     writer = make_writer(store)
 

@@ -64,6 +64,8 @@ class Opening:
     pid: int
     is_relative: bool
     is_child: bool
+    predecessor: int
+    """The writer that this one goes on for since it was set back; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ def opening_of(fields: Mapping[str, Any]) -> Opening:
         pid=_integer(fields, "pid"),
         is_relative=fields.get("relative") is True,
         is_child=_integer(fields, "parent_writer") != 0,
+        predecessor=max(_integer(fields, "predecessor"), 0),
     )
 
 

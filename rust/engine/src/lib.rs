@@ -10,6 +10,7 @@ mod credentials;
 pub mod inspect;
 pub mod intake;
 pub mod machine;
+mod outward;
 mod pack;
 mod patience;
 pub mod receipt;

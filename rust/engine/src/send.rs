@@ -32,6 +32,7 @@ use runferry_wire::{Header, Kind};
 use crate::batch::gap_frame;
 use crate::clock::Clock;
 use crate::credentials::{Access, Credentials, Hidden};
+use crate::outward::Outward;
 use crate::patience::{Attempt, Patience};
 use crate::shared::{Connection as State, Counters, Shared};
 use crate::source::Source;
@@ -76,6 +77,8 @@ enum Parted {
     Claimed,
     Stopped,
     Reconnect,
+    /// What follows goes out as a new writer's.
+    Succeeded,
 }
 
 /// The thread's body.
@@ -93,12 +96,20 @@ pub(crate) fn run(sender: &Sender<impl Dial>, source: impl Source) {
 /// `random` spreads waits.
 pub(crate) async fn serve(
     sender: &Sender<impl Dial>,
-    mut source: impl Source,
+    source: impl Source,
     mut patience: Option<Patience>,
     mut random: fastrand::Rng,
 ) -> Ended {
     let shared = &*sender.shared;
-    let mut session = Session::new(shared.state().durable_next_seq, random.fork());
+    let mut source = match Outward::new(source) {
+        Ok(source) => source,
+        Err(error) => {
+            shared.set_error(error.to_string());
+            return Ended::GaveUp(error);
+        }
+    };
+    shared.acked(source.first_seq(), source.first_seq());
+    let mut session = Session::new(source.outward(shared.state().durable_next_seq), random.fork());
     let mut backoff = Backoff::new();
     let mut credentials = Credentials::new(&sender.access, &sender.base_url);
     let mut gaps = HashMap::new();
@@ -125,6 +136,11 @@ pub(crate) async fn serve(
                 return Ended::Claimed;
             }
             Ok(Parted::Stopped) => return Ended::Stopped,
+            Ok(Parted::Succeeded) => {
+                session = Session::new(1, random.fork());
+                gaps.clear();
+                backoff.drained(now, random.f64())
+            }
             Ok(Parted::Reconnect) if has_progressed => {
                 session.disconnected(None);
                 backoff.closed(now);
@@ -193,7 +209,7 @@ fn state_of(error: &TransportError) -> State {
 /// One connection, from finding the door to its end.
 async fn connect(
     sender: &Sender<impl Dial>,
-    source: &mut impl Source,
+    source: &mut Outward<impl Source>,
     session: &mut Session,
     backoff: &mut Backoff,
     credentials: &mut Credentials<'_>,
@@ -244,17 +260,20 @@ async fn connect(
     });
     opened.notices.iter().for_each(|text| shared.notice(text.clone()));
     let resume = session.opened(&request, &opened, now);
-    if let Resume::NewWriter { client_next_seq, .. } = resume
-        && sender.is_replay
-        && source.is_over()
-    {
-        // All that lies here is there: a writer's disk was full and its last frames went to the server alone, or this is an old copy.
-        shared.acked(client_next_seq, client_next_seq);
-        part(&mut connection).await;
-        return Ok(Parted::Claimed);
+    if let Resume::NewWriter { server_next_seq, client_next_seq } = resume {
+        if !sender.is_replay {
+            return succeed(sender, source, server_next_seq, client_next_seq);
+        }
+        if source.is_over() {
+            // All that lies here is there: a writer's disk was full and its last frames went to the server alone, or this is an old copy.
+            let local = source.local(client_next_seq);
+            shared.acked(local, local);
+            part(&mut connection).await;
+            return Ok(Parted::Claimed);
+        }
     }
     go_on(&resume, source, gaps, shared)?;
-    shared.acked(opened.next_seq, 0);
+    shared.acked(source.local(opened.next_seq), 0);
 
     loop {
         session.trimmed(source.bounds().0);
@@ -280,7 +299,7 @@ async fn connect(
         }
         match session.due((sender.clock.mono)())? {
             Due::Nothing => {}
-            Due::Beat => connection.outgoing.send_beat(beat(shared, sender.clock))?,
+            Due::Beat => connection.outgoing.send_beat(beat(shared, sender.clock, next_seq))?,
             Due::Reconnect => return Ok(Parted::Reconnect),
         }
     }
@@ -296,6 +315,26 @@ fn refusing<T>(
         credentials.refused(key.cloned());
     }
     answer
+}
+
+/// The living writer was set back: it goes on as a new one, from the first frame that it has no ack for.
+fn succeed(
+    sender: &Sender<impl Dial>,
+    source: &mut Outward<impl Source>,
+    server_next_seq: u64,
+    client_next_seq: u64,
+) -> Result<Parted, TransportError> {
+    let shared = &*sender.shared;
+    let first_seq = shared.state().durable_next_seq;
+    source.succeed(first_seq, (sender.clock.wall_us)())?;
+    shared.set_error(format!(
+        "the server has frames up to {} of this writer, which made {}: this process was set back; frames from {first_seq} on are \
+         sent as those of a new writer, {:016x}",
+        server_next_seq - 1,
+        client_next_seq - 1,
+        source.identity().writer_id,
+    ));
+    Ok(Parted::Succeeded)
 }
 
 /// Hands over frames until there is none, or the session says no.
@@ -343,20 +382,20 @@ async fn send_what_may_go(
 fn heed(
     event: Event,
     sender: &Sender<impl Dial>,
-    source: &mut impl Source,
+    source: &mut Outward<impl Source>,
     session: &mut Session,
     gaps: &mut HashMap<u64, Bytes>,
 ) -> Result<Option<Parted>, TransportError> {
     let shared = &*sender.shared;
     let received = match &event {
-        Event::Ack { received_next_seq, .. } => *received_next_seq,
+        Event::Ack { received_next_seq, .. } => source.local(*received_next_seq),
         _ => 0,
     };
     match session.told(event, (sender.clock.mono)())? {
         Reaction::Nothing => shared.acked(received, 0),
         Reaction::Durable { next_seq } => {
             gaps.retain(|seq, _| *seq >= next_seq);
-            shared.acked(received, next_seq);
+            shared.acked(received, source.local(next_seq));
         }
         Reaction::Resume(resume) => go_on(&resume, source, gaps, shared)?,
         Reaction::ReplaceWithGap { seq, cause } => {
@@ -446,7 +485,7 @@ fn put_gap(
     gaps.insert(header.seq, gap.into());
 }
 
-fn local_trouble(reason: &str) -> TransportError {
+pub(crate) fn local_trouble(reason: &str) -> TransportError {
     TransportError::Retry {
         cause: RetryCause::Lost,
         reason: format!("the journal cannot be read: {reason}"),
@@ -454,12 +493,13 @@ fn local_trouble(reason: &str) -> TransportError {
     }
 }
 
-fn beat(shared: &Shared, clock: Clock) -> Beat {
+/// `next_seq`: as the server counts.
+fn beat(shared: &Shared, clock: Clock, next_seq: u64) -> Beat {
     let counters = &shared.counters;
     let state = shared.state();
     let oldest = state.items.front().map_or(Duration::ZERO, |item| (clock.mono)().saturating_sub(item.packed_at));
     Beat {
-        next_seq: state.next_seq,
+        next_seq,
         backlog_frames: state.next_seq.saturating_sub(state.durable_next_seq),
         backlog_bytes: state.item_bytes as u64,
         lag_s: oldest.as_secs_f64(),

@@ -4,12 +4,12 @@
 //! back, and even when the disk is failing; whatever is older is read from the segments. A damaged place in a journal comes out as
 //! the GAP frame that stands for it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use runferry_journal::{Disk, Gap, GapReason, Next, Reader};
+use runferry_journal::{Disk, Gap, GapReason, Next, Reader, Successor, successor};
 use runferry_wire::Header;
 use runferry_wire::record::Dropped;
 
@@ -43,12 +43,20 @@ pub(crate) trait Source {
 
     /// Keeps a copy of a frame that the server refuses for good; the folder it lies in, or why there is none.
     fn set_aside(&mut self, header: &Header, frame: &Bytes) -> Result<&Path, String>;
+
+    /// Who goes on for the writer, if it does not itself any more.
+    fn successor(&self) -> Result<Option<Successor>, String>;
+
+    /// Notes who goes on, for whoever sends this journal later; on the device on return.
+    fn note_successor(&mut self, successor: &Successor) -> Result<(), String>;
 }
 
 /// The journal of one writer, read by number.
 #[derive(Debug)]
 struct JournalFrames {
     identity: Identity,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
     reader: Reader,
     /// A gap longer than one frame can cover is handed out in pieces.
     pending_gap: Option<Gap>,
@@ -58,7 +66,16 @@ struct JournalFrames {
 impl JournalFrames {
     fn new(disk: Arc<dyn Disk>, dir: &Path, from_seq: u64, identity: Identity) -> Self {
         let rejected = Rejected::new(disk.clone(), dir);
-        Self { identity, reader: Reader::open(disk, dir, from_seq), pending_gap: None, rejected }
+        let reader = Reader::open(disk.clone(), dir, from_seq);
+        Self { identity, disk, dir: dir.to_owned(), reader, pending_gap: None, rejected }
+    }
+
+    fn successor(&self) -> Result<Option<Successor>, String> {
+        successor::read(&*self.disk, &self.dir, self.identity.writer_id).map_err(|error| chain(&error))
+    }
+
+    fn note_successor(&self, successor: &Successor) -> Result<(), String> {
+        successor::add(&*self.disk, &self.dir, self.identity.writer_id, successor).map_err(|error| chain(&error))
     }
 
     fn frame(&mut self, seq: u64) -> Result<Option<Bytes>, String> {
@@ -148,6 +165,14 @@ impl Source for LiveSource {
     fn set_aside(&mut self, header: &Header, frame: &Bytes) -> Result<&Path, String> {
         self.journal.rejected.keep(&self.open_frame, header, frame)
     }
+
+    fn successor(&self) -> Result<Option<Successor>, String> {
+        self.journal.successor()
+    }
+
+    fn note_successor(&mut self, successor: &Successor) -> Result<(), String> {
+        self.journal.note_successor(successor)
+    }
 }
 
 /// The frames of a journal: of a dead writer, or of one in another process.
@@ -214,5 +239,13 @@ impl Source for JournalSource {
 
     fn set_aside(&mut self, header: &Header, frame: &Bytes) -> Result<&Path, String> {
         self.frames.rejected.keep(&self.open_frame, header, frame)
+    }
+
+    fn successor(&self) -> Result<Option<Successor>, String> {
+        self.frames.successor()
+    }
+
+    fn note_successor(&mut self, successor: &Successor) -> Result<(), String> {
+        self.frames.note_successor(successor)
     }
 }

@@ -547,18 +547,20 @@ impl FollowJob {
                 }
                 return "done";
             }
-            let died = async {
+            let mut died = std::pin::pin!(async {
                 loop {
                     tokio::time::sleep(LOOK_EVERY).await;
                     if lock_only(dir).is_ok() {
                         return;
                     }
                 }
-            };
+            });
             tokio::select! {
+                // It ends only where asking again is of no use before the writer is gone.
                 _ = sending => {}
-                () = died => {}
+                () = &mut died => continue,
             }
+            died.await;
         }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! # Layout
 //! One directory a writer, `<root>/<run>/<writer, 16 hex digits>`, with segments (`seg-….rfj`, frames one behind the
-//! other, the first one OPEN), `ACK` (a hint) and `LOCK` (who is alive).
+//! other, the first one OPEN), `ACK` (a hint), `LOCK` (who is alive) and, seldom, `SUCCESSOR` (who goes on for the writer).
 //!
 //! # Who does what
 //! [`Journal`] writes, [`Reader`] follows, [`scan`](scan::scan) recovers, [`Lock`] decides who may write. All of it goes
@@ -19,6 +19,7 @@ pub mod lock;
 mod reader;
 pub mod scan;
 mod segment;
+pub mod successor;
 mod sync;
 mod walk;
 mod writer;
@@ -28,6 +29,7 @@ pub use error::{JournalError, Shortage};
 pub use lock::{Lock, LockError, LockInfo};
 pub use reader::{Next, Reader};
 pub use scan::{Gap, GapReason, Note, Piece, Scan, Segment, WriterDir, scan_bytes, writers};
+pub use successor::Successor;
 pub use sync::SyncTicket;
 pub use walk::DamageKind;
 pub use writer::{Doubt, Dropped, Journal, JournalOptions, remove};

@@ -319,6 +319,18 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// The same frame under another writer and number; its payload is neither read nor verified.
+///
+/// # Errors
+/// The header cannot be read.
+pub fn renumbered(frame: &[u8], writer_id: u64, seq: u64) -> Result<Vec<u8>, FrameError> {
+    let header = Header { writer_id, seq, ..Header::decode(frame)? };
+    let mut bytes = Vec::with_capacity(frame.len());
+    bytes.extend_from_slice(&header.encode());
+    bytes.extend_from_slice(frame.get(HEADER_BYTES..).unwrap_or_default());
+    Ok(bytes)
+}
+
 /// What a frame is to say about itself, before its payload is sealed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draft {
@@ -438,6 +450,20 @@ mod tests {
             let header = frame.header;
             prop_assert_eq!((header.kind.to_byte(), header.flags, header.run_id, header.writer_id), (kind, flags, run_id, writer_id));
             prop_assert_eq!((header.seq, header.record_count, header.raw_len, header.codec), (seq, record_count, 77, Codec::Zstd));
+        }
+
+        #[test]
+        fn a_renumbered_frame_differs_by_writer_and_number_alone(
+            payload in proptest::collection::vec(any::<u8>(), 0..300), writer_id: u64, seq: u64, old_seq: u64,
+        ) {
+            let bytes = Draft { flags: 3, ..draft(old_seq) }.seal(Codec::Zstd, 77, &payload);
+
+            let renumbered = renumbered(&bytes, writer_id, seq).expect("just sealed");
+
+            let (before, after) = (Frame::read(&bytes).expect("as sealed"), Frame::read(&renumbered).expect("still whole"));
+            prop_assert_eq!(after.header, Header { writer_id, seq, ..before.header });
+            prop_assert_eq!(after.payload, before.payload);
+            prop_assert_eq!(renumbered.len(), bytes.len());
         }
 
         #[test]

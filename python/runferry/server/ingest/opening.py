@@ -73,6 +73,7 @@ def open_stream(message: pb.Open, database: Database, store: Store) -> Opened | 
         label=opening.label,
         started_us=opening.started_us or now_us(),
         is_relative=opening.is_relative,
+        predecessor=opening.predecessor,
     )
     try:
         with database.write() as connection:

@@ -170,9 +170,12 @@ class Store(Protocol):
         ...
 
     def open_writer(  # noqa: PLR0913 - the columns of the row
-        self, run_id: bytes, writer_id: int, open_frame: bytes, *, label: str, started_us: int, is_relative: bool
+        self, run_id: bytes, writer_id: int, open_frame: bytes, *, label: str, started_us: int, is_relative: bool, predecessor: int = 0
     ) -> WriterState:
-        """Make the writer's row unless it exists, and return it; durable on return."""
+        """Make the writer's row unless it exists, and return it; durable on return.
+
+        Its steps are moved as those of `predecessor` are, a writer of the run; else, if they are relative, behind the run's last step.
+        """
         ...
 
     def append(self, batches: Sequence[Batch]) -> list[Appended]:

@@ -143,15 +143,18 @@ class SqliteStore:
     # Writing.
 
     def open_writer(  # noqa: PLR0913 - the contract's
-        self, run_id: bytes, writer_id: int, open_frame: bytes, *, label: str, started_us: int, is_relative: bool
+        self, run_id: bytes, writer_id: int, open_frame: bytes, *, label: str, started_us: int, is_relative: bool, predecessor: int = 0
     ) -> WriterState:
         """Make the writer's row unless it exists, and return it; durable on return."""
         shard = self._shard(run_id)
         with shard.reading() as connection:
             found = append.select_writer(connection, run_id, writer_id)
+            before = append.select_writer(connection, run_id, predecessor) if predecessor else None
         if found is not None:
             return found
-        offset = min(self.totals(run_id).last_step + 1, _LAST_STEP) if is_relative else 0
+        offset = before.step_offset if before is not None else 0
+        if before is None and is_relative:
+            offset = min(self.totals(run_id).last_step + 1, _LAST_STEP)
         with shard.writing() as connection:
             append.insert_writer(
                 connection, run_id, writer_id, open_frame, label=label, started_us=started_us, now_us=_now_us(), step_offset=offset
