@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,6 +93,19 @@ def test_behind_a_trickle_log_stays_fast_and_the_journal_takes_what_does_not_pas
     assert status.backlog_frames > 0
     assert status.journaled_frames > status.acked_frames >= acked
     faulty.heal()
+    training.check(faulty.direct_url)
+
+
+@pytest.mark.fault(46)
+def test_a_server_that_stands_still_holds_up_no_call_and_takes_everything_when_it_goes_on(faulty: FaultyServer, training: Training) -> None:
+    faulty.server.process.send_signal(signal.SIGSTOP)
+    try:
+        training.go_on(1.0)
+        assert training.run.flush(timeout=5)
+        assert training.run.status().backlog_frames > 0
+    finally:
+        faulty.server.process.send_signal(signal.SIGCONT)
+
     training.check(faulty.direct_url)
 
 

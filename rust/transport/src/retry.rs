@@ -138,6 +138,7 @@ mod tests {
         }
     }
 
+    // fault: 50
     #[test]
     fn waits_double_up_to_thirty_seconds() {
         let mut backoff = Backoff::new();
@@ -148,6 +149,7 @@ mod tests {
         assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
     }
 
+    // fault: 49, 50
     #[test]
     fn jitter_is_full() {
         let mut backoff = Backoff { failures: 20, ..Backoff::default() };
@@ -156,6 +158,7 @@ mod tests {
         assert_eq!(backoff.failed(&lost(None), Duration::ZERO, 0.5), Pause::For(Duration::from_secs(15)));
     }
 
+    // fault: 50
     #[test]
     fn a_flapping_server_does_not_reset_the_backoff() {
         let mut backoff = Backoff::new();
@@ -170,6 +173,7 @@ mod tests {
         assert_eq!(wait(backoff.failed(&lost(None), now, LATEST)), LONGEST_WAIT);
     }
 
+    // fault: 34
     #[test]
     fn a_server_that_drains_every_stream_at_once_is_asked_less_and_less() {
         let mut backoff = Backoff::new();
@@ -184,6 +188,7 @@ mod tests {
         assert_eq!(backoff.drained(Duration::from_secs(130), LATEST), FIRST_WAIT);
     }
 
+    // fault: 50
     #[test]
     fn thirty_seconds_of_health_reset_the_backoff() {
         let mut backoff = Backoff { failures: 20, ..Backoff::default() };
@@ -192,6 +197,7 @@ mod tests {
         assert_eq!(wait(backoff.failed(&lost(None), Duration::from_secs(130), LATEST)), FIRST_WAIT);
     }
 
+    // fault: 50
     #[test]
     fn time_without_a_connection_is_not_health() {
         let mut backoff = Backoff { failures: 3, ..Backoff::default() };
@@ -201,6 +207,7 @@ mod tests {
         assert_eq!(backoff.failures(), 4);
     }
 
+    // fault: 49
     #[test]
     fn absurd_hints_are_clamped_and_all_are_stretched() {
         for (hint_ms, shortest_ms, longest_ms) in [
@@ -241,6 +248,7 @@ mod tests {
         assert_eq!(wait(backoff.failed(&error, Duration::ZERO, LATEST)), Duration::from_secs(60));
     }
 
+    // fault: 53, 54
     #[test]
     fn what_only_the_user_can_change_is_not_tried_again() {
         let mut backoff = Backoff::new();

@@ -109,6 +109,7 @@ async fn whatever_is_not_runferry_is_told_apart() {
     }
 }
 
+// fault: 47
 #[tokio::test]
 async fn silence_is_given_up_before_and_within_the_answer() {
     let half = http(ANSWER).into_iter().take(60).collect();
@@ -119,6 +120,7 @@ async fn silence_is_given_up_before_and_within_the_answer() {
     }
 }
 
+// fault: 44
 #[tokio::test]
 async fn an_answer_cut_at_any_byte_is_tried_again() {
     let answer = http(r#"{"service": "runferry", "protocol": 1}"#);
@@ -129,6 +131,7 @@ async fn an_answer_cut_at_any_byte_is_tried_again() {
     }
 }
 
+// fault: 48
 #[tokio::test]
 async fn a_closed_port_and_an_unknown_name_are_unreachable() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");

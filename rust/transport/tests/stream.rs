@@ -222,6 +222,7 @@ async fn every_message_becomes_its_event() {
     }
 }
 
+// fault: 46
 #[tokio::test]
 async fn credit_stops_the_sender_and_lets_it_go_on() {
     let mut server = FakeServer::start().await;
@@ -265,6 +266,7 @@ async fn a_rewind_over_the_wire_resends_from_its_frame() {
     assert_eq!(stream.hear_frames().await.frames, all[3..]);
 }
 
+// fault: 58
 #[tokio::test]
 async fn acks_beyond_what_was_sent_are_found() {
     let mut server = FakeServer::start().await;
@@ -279,6 +281,7 @@ async fn acks_beyond_what_was_sent_are_found() {
     assert_eq!(session.durable_next_seq(), 1);
 }
 
+// fault: 53, 54
 #[tokio::test]
 async fn a_refused_stream_says_what_to_do_next() {
     for (code, is_expected) in [
@@ -303,6 +306,7 @@ async fn a_refused_stream_says_what_to_do_next() {
     }
 }
 
+// fault: 49
 #[tokio::test]
 async fn a_busy_server_is_obeyed_at_open() {
     let throttled = refused_by(async |stream| {
@@ -348,6 +352,7 @@ async fn a_status_in_mid_stream_ends_it_with_what_to_do_next() {
     assert!(matches!(connection.incoming.next_event().await, Err(TransportError::PauseAuth { .. })));
 }
 
+// fault: 58
 #[tokio::test]
 async fn what_comes_before_the_answer_to_open_is_bounded_and_in_order() {
     let ended = refused_by(async |stream| stream.end()).await;
@@ -373,6 +378,7 @@ async fn what_comes_before_the_answer_to_open_is_bounded_and_in_order() {
     assert!(matches!(tiny, TransportError::Incompatible { .. }));
 }
 
+// fault: 58
 #[tokio::test]
 async fn a_second_answer_to_open_breaks_the_connection() {
     let mut server = FakeServer::start().await;
@@ -384,6 +390,7 @@ async fn a_second_answer_to_open_breaks_the_connection() {
     assert_eq!(retry_cause(&error), Some(RetryCause::Broken));
 }
 
+// fault: 58
 #[tokio::test]
 async fn a_message_over_the_limit_is_an_error_and_not_memory() {
     let mut server = FakeServer::start().await;
@@ -396,6 +403,7 @@ async fn a_message_over_the_limit_is_an_error_and_not_memory() {
     assert_eq!(retry_cause(&error.expect_err("too large")), Some(RetryCause::Lost));
 }
 
+// fault: 35
 #[tokio::test]
 async fn a_killed_server_is_a_lost_connection() {
     let mut server = FakeServer::start().await;
@@ -421,6 +429,7 @@ async fn a_closed_port_is_unreachable() {
     assert_eq!(retry_cause(&error), Some(RetryCause::Unreachable), "{error:?}");
 }
 
+// fault: 48
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_unreachable() {
     let mut nowhere = door(1);
@@ -433,6 +442,7 @@ async fn a_name_that_does_not_resolve_is_unreachable() {
     assert!(matches!(cause, Some(RetryCause::Unreachable | RetryCause::TimedOut)), "{error:?}");
 }
 
+// fault: 58
 #[tokio::test]
 async fn garbage_is_a_lost_connection() {
     for garbage in [
@@ -458,6 +468,7 @@ async fn garbage_is_a_lost_connection() {
     }
 }
 
+// fault: 47
 #[tokio::test]
 async fn silence_after_accept_is_given_up() {
     let port = raw_server(|mut socket| async move {
@@ -471,6 +482,7 @@ async fn silence_after_accept_is_given_up() {
     assert_eq!(retry_cause(&error), Some(RetryCause::TimedOut), "{error:?}");
 }
 
+// fault: 47
 #[tokio::test]
 async fn silence_after_open_is_given_up() {
     let mut server = FakeServer::start().await;
@@ -483,6 +495,7 @@ async fn silence_after_open_is_given_up() {
 }
 
 /// The queue towards a server that does not read is bounded, and a send that is given up has sent nothing.
+// fault: 46
 #[tokio::test]
 async fn a_server_that_does_not_read_stops_the_sender_within_bounds() {
     const FRAME_BYTES: usize = 1 << 20;
@@ -505,6 +518,7 @@ async fn a_server_that_does_not_read_stops_the_sender_within_bounds() {
 }
 
 /// A connection cut after any number of bytes from the server ends in an error or an end, never in a panic or a hang.
+// fault: 44
 #[tokio::test]
 async fn a_cut_after_any_byte_is_survived() {
     let mut server = FakeServer::start().await;

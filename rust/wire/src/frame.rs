@@ -452,6 +452,7 @@ mod tests {
             prop_assert_eq!((header.seq, header.record_count, header.raw_len, header.codec), (seq, record_count, 77, Codec::Zstd));
         }
 
+        // fault: 38
         #[test]
         fn a_renumbered_frame_differs_by_writer_and_number_alone(
             payload in proptest::collection::vec(any::<u8>(), 0..300), writer_id: u64, seq: u64, old_seq: u64,
