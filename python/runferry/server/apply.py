@@ -36,6 +36,7 @@ from runferry.server.documents import change_of, finish_of, gap_of, name_fields
 from runferry.server.metadata import writes
 from runferry.server.metadata.schema import project, run, writer
 from runferry.server.query import now_us
+from runferry.server.store.append import FINISH, GAP
 from runferry.server.store.protocol import StoreFullError
 from runferry.server.values import last_summary
 
@@ -238,7 +239,10 @@ class Applier:
         except ValueError as error:
             # The merge keeps the frame in quarantine, where readers see it; the next frame does not depend on it.
             logger.warning("frame %d of writer %016x does not decode: %s", seq, writer_id, error)
-            return set()
+            documents = []
+        # These two say something by being there: a FINISH ends its writer and a GAP's numbers are missing, whatever else they hold.
+        if (said := {FINISH: "finish", GAP: "gap"}.get(frame[5])) and not any(isinstance(value, dict) for _, value in documents):
+            documents = [(said, {})]
         for name, value in documents:
             if not isinstance(value, dict):
                 continue

@@ -202,5 +202,6 @@ def _exit_code(frame: bytes) -> int | None:
         documents = dict(_native.documents(frame))
     except ValueError:
         return None
-    code = documents.get("finish", {}).get("exit_code")
+    said = documents.get("finish")
+    code = said.get("exit_code") if isinstance(said, dict) else None
     return code if isinstance(code, int) and -(1 << 31) <= code < 1 << 31 else None
