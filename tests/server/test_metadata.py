@@ -39,7 +39,7 @@ def test_a_database_of_a_newer_server_is_refused_with_both_versions_and_left_alo
     connection.close()
     before = path.read_bytes()
 
-    with pytest.raises(NewerSchemaError, match=r"9999.*0001"):
+    with pytest.raises(NewerSchemaError, match=r"9999.*0002"):
         Database(path)
 
     assert path.read_bytes() == before
@@ -227,3 +227,18 @@ def test_frames_between_beats_do_not_forget_the_backlog(scene: Scene) -> None:
     with scene.database.read() as connection:
         row = connection.execute(sa.select(schema.writer)).one()
     assert (row.lag_s, row.backlog_frames, row.retries) == (2.5, 7, 1)
+
+
+@pytest.mark.fault(32, 74)
+def test_times_from_before_the_clock_was_set_back_keep_no_run_alive(scene: Scene) -> None:
+    """Neither those of the writer itself nor those of another one of its run, which has ended since."""
+    day_us = 86_400_000_000
+    scene.open("r1")
+    scene.open("r1", 2)
+    key = run_key("local", "demo", "r1")
+
+    for beat in (writes.Beat(key, 1, NOW_US, None), writes.Beat(key, 2, NOW_US, None), writes.Beat(key, 1, NOW_US - day_us, None)):
+        with scene.database.write() as connection:
+            writes.write_beats(connection, [beat])
+
+    assert scene.run("r1")["heartbeat_at_us"] == NOW_US - day_us

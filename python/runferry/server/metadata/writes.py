@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CLOCK_SET_BACK_US = 60_000_000
+"""A time so far ahead of a beat that comes is of a clock that was set back since. Beats out of order are seconds apart."""
+
 FieldValue = tuple[float | None, str | None]
 
 
@@ -168,14 +171,23 @@ def write_totals(connection: Connection, run_id: bytes, totals: Totals) -> None:
 
 
 def write_beats(connection: Connection, beats: Sequence[Beat]) -> None:
-    """Write when writers were last heard of; a time never goes back."""
+    """Write when writers were last heard of; a time goes back only where the clock does.
+
+    Times from before the clock was set back would keep a run alive for as long as the clock takes to reach them again.
+    """
     for beat in beats:
         mine = (writer.c.run_id == beat.run_id) & (writer.c.writer_id == signed(beat.writer_id))
         said = {} if beat.counters is None else asdict(beat.counters)
-        is_newer = writer.c.last_seen_us <= beat.last_seen_us
+        is_of_the_future = writer.c.last_seen_us > beat.last_seen_us + CLOCK_SET_BACK_US
+        is_newer = (writer.c.last_seen_us <= beat.last_seen_us) | is_of_the_future
         connection.execute(sa.update(writer).where(mine, is_newer).values(last_seen_us=beat.last_seen_us, **said))
-    for run_id in {beat.run_id for beat in beats}:
-        ours = sa.select(sa.func.max(writer.c.last_seen_us)).where(writer.c.run_id == run_id).scalar_subquery()
+    latest_us: dict[bytes, int] = {}
+    for beat in beats:
+        latest_us[beat.run_id] = max(beat.last_seen_us, latest_us.get(beat.run_id, 0))
+    for run_id, now_us in latest_us.items():
+        is_past = writer.c.last_seen_us <= now_us + CLOCK_SET_BACK_US
+        latest = sa.select(sa.func.max(writer.c.last_seen_us)).where(writer.c.run_id == run_id, is_past).scalar_subquery()
+        ours = sa.func.coalesce(latest, run.c.heartbeat_us)
         backlog = sa.select(sa.func.sum(writer.c.backlog_frames)).where(writer.c.run_id == run_id).scalar_subquery()
         connection.execute(sa.update(run).where(run.c.run_id == run_id).values(heartbeat_us=ours, backlog_frames=backlog))
 
