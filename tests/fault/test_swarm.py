@@ -24,7 +24,7 @@ from tests.support.swarm import writer_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HERD = effort("swarm_herd", 200)
+HERD = effort("swarm_herd", 150)
 CROWD = effort("swarm_crowd", 50)
 FRAMES = 20
 MIDDLE = 4

@@ -185,6 +185,7 @@ def test_a_beat_is_answered_by_an_ack(stream: DoorStream, writer: ScriptedWriter
     assert (ack.received_next_seq, ack.durable_next_seq) == (1, 1)
 
 
+@pytest.mark.fault(54)
 def test_a_kind_that_nobody_knows_yet_is_kept(stream: DoorStream, writer: ScriptedWriter, api: httpx.Client) -> None:
     stream.open(writer)
 
@@ -232,6 +233,7 @@ def test_a_stream_that_does_not_begin_with_open_is_rejected(stream: DoorStream) 
     assert stream.wait_kind("reject").reject.code == pb.Reject.BAD_OPEN
 
 
+@pytest.mark.fault(57)
 def test_frames_of_another_writer_end_the_stream_and_are_not_stored(stream: DoorStream, writer: ScriptedWriter, api: httpx.Client) -> None:
     stream.open(writer)
     foreign = ScriptedWriter(project=writer.project, writer_id=writer.writer_id + 1_000_000)
@@ -245,6 +247,7 @@ def test_frames_of_another_writer_end_the_stream_and_are_not_stored(stream: Door
     assert len(writers_of(api, writer)) == 1
 
 
+@pytest.mark.fault(54)
 def test_a_frame_of_a_newer_format_ends_the_stream_so_that_the_writer_keeps_it(stream: DoorStream, writer: ScriptedWriter) -> None:
     stream.open(writer)
     (frame,) = writer.rows(1)
@@ -254,6 +257,7 @@ def test_a_frame_of_a_newer_format_ends_the_stream_so_that_the_writer_keeps_it(s
     assert stream.wait_kind("reject").reject.code == pb.Reject.INCOMPATIBLE
 
 
+@pytest.mark.fault(55)
 def test_a_message_over_the_limit_ends_the_stream_only(server: RunningServer, stream: DoorStream, writer: ScriptedWriter) -> None:
     stream.open(writer)
 
@@ -266,6 +270,7 @@ def test_a_message_over_the_limit_ends_the_stream_only(server: RunningServer, st
         again.open(writer)
 
 
+@pytest.mark.fault(55)
 def test_a_frame_over_the_limit_is_named_and_the_stream_goes_on(stream: DoorStream, writer: ScriptedWriter) -> None:
     stream.open(writer)
     (frame,) = writer.rows(1)
@@ -278,6 +283,7 @@ def test_a_frame_over_the_limit_is_named_and_the_stream_goes_on(stream: DoorStre
     assert (reject.code, reject.seq) == (pb.Reject.FRAME_TOO_LARGE, 1)
 
 
+@pytest.mark.fault(56)
 def test_garbage_in_a_payload_that_is_whole_is_kept_and_the_run_goes_on(
     stream: DoorStream, writer: ScriptedWriter, api: httpx.Client
 ) -> None:

@@ -64,6 +64,11 @@ class DoorStream:
             return [message for message in self.heard if message.WhichOneof("kind") == kind]
 
     @property
+    def has_ended(self) -> bool:
+        """Nothing more will be heard."""
+        return self._has_ended
+
+    @property
     def durable(self) -> int:
         """The durable number so far."""
         return max((message.ack.durable_next_seq for message in self.all("ack")), default=0)
