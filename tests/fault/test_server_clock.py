@@ -29,6 +29,12 @@ def has_heard_of(server: RunningServer, path: str, jump: int) -> bool:
     return bool(stored.run(server.url, path).config.get("jump") == jump)
 
 
+def has_backlog(server: RunningServer, path: str, frames: int) -> bool:
+    """The writer is shown as it said last."""
+    (writer,) = stored.run(server.url, path).writers()
+    return bool(writer["backlog_frames"] == frames)
+
+
 def heard_at_h(server: RunningServer, path: str) -> float:
     """Hours since 1970 at which the server has heard of the run last."""
     return float(httpx.get(f"{server.url}/api/v1/runs/{path}").raise_for_status().json()["heartbeat_at_us"]) / 3_600e6
@@ -47,8 +53,9 @@ def test_a_clock_that_jumps_orders_nothing_and_nobody_is_taken_for_dead(tmp_path
                 clock.set(jump_s)
                 stream.send([writer.data([(number, {"loss": float(number)})], config={"jump": number, f"jump{number}": jump_s})])
                 stream.wait_durable(writer.next_seq)
-                stream.say(pb.ClientMessage(beat=pb.Beat(next_seq=writer.next_seq)))
+                stream.say(pb.ClientMessage(beat=pb.Beat(next_seq=writer.next_seq, backlog_frames=number + 1)))
                 wait_until(functools.partial(has_heard_of, server, path, number), "the change is applied")
+                wait_until(functools.partial(has_backlog, server, path, number + 1), "the beat is taken")
                 wait_until(lambda: stored.run(server.url, path).state == "running", "the run is running")
                 if number == 0:
                     wait_until(lambda: heard_at_h(server, path) > began_at + 12, "the server lives a day ahead")
