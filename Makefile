@@ -68,7 +68,13 @@ test-server: $(STAMPS)/dev
 test-integration: $(STAMPS)/dev $(STAMPS)/web
 	$(BIN)/python -m pytest -q -rs tests/integration
 
-test-fault: $(STAMPS)/dev
+# The native module with fail points, beside the one that ships: tests/support/failpoints.py says what it is for.
+$(STAMPS)/failpoints/_native.abi3.so: $(STAMPS)/dev $(RUST)
+	@mkdir -p $(@D)
+	cargo build --release --quiet -p runferry-native --features failpoints
+	cp target/release/lib_native.so $@
+
+test-fault: $(STAMPS)/dev $(STAMPS)/failpoints/_native.abi3.so
 	RUNFERRY_EFFORT_KILLS=$(KILLS) $(BIN)/python -m pytest -q -rs tests/fault
 
 torture: $(STAMPS)/dev $(STAMPS)/web

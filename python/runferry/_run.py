@@ -332,7 +332,9 @@ class Run:
     def _print_receipt(self, status: RunStatus) -> None:
         rows = f"{status.accepted_rows:,} row{'' if status.accepted_rows == 1 else 's'}"
         folder = os.path.dirname(self._start.root)  # noqa: PTH120 - text in, text out
-        if self.offline:
+        if status.journal == "dead":
+            place = f"of which some may still be in shared memory; save them: runferry sync {self._start.root}"
+        elif self.offline:
             place = f"in the journal; show them: {show_command(folder)}"
         elif status.backlog_frames:
             send = f"runferry sync {_quoted(self._start.root)}"
@@ -346,7 +348,8 @@ class Run:
         told = [f"{count:,} {what}" for what, count in lost.items() if count]
         if told:
             _term.termwarn(f"run {self.name} ({self.id}): {', '.join(told)}")
-        if status.last_error and (status.backlog_frames or status.dropped_rows or status.rejected_frames):
+        is_dead = "dead" in {status.journal, status.connection}
+        if status.last_error and (status.backlog_frames or status.dropped_rows or status.rejected_frames or is_dead):
             _term.termwarn(f"run {self.name} ({self.id}): {status.last_error}")
 
     def __enter__(self) -> Run:  # noqa: PYI034 - nobody subclasses it

@@ -58,9 +58,11 @@ class RunStatus:
     connection: str = "off"
     """`off` (offline), `connecting` (or waiting for the next try), `connected`, `blocked` (the server refuses this run),
     `unauthenticated` (it refuses the key, or wants one: another key is waited for), `untrusted` (its certificate is not to be believed),
-    `incompatible` (its version does), `not_runferry` (something else answers at the address), `done` (all is sent and acked)."""
+    `incompatible` (its version does), `not_runferry` (something else answers at the address), `done` (all is sent and acked), `dead`
+    (a fault of ours ended the sending; what is in the journal is sent by the next `init` or `runferry sync`)."""
     journal: str = "none"
-    """`ok`, `full` or `degraded` (the disk is full or fails: frames go to the server directly), `dead`, `none` (disabled run)."""
+    """`ok`, `full` or `degraded` (the disk is full or fails: frames go to the server directly), `dead` (a fault of ours ended the writing;
+    what is in the ring is saved by the next `init` or `runferry sync`), `none` (disabled run)."""
     journal_bytes: int = 0
     """Bytes on the disk now: what was acked is trimmed."""
     last_error: str | None = None

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support import failpoints
+
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Sequence
@@ -23,10 +25,14 @@ POLL_S = 0.01
 
 
 def client_environment(folder: Path, **settings: str) -> dict[str, str]:
-    """The environment of a client: this checkout, no settings of the machine, and the given ones, as `base_url="http://..."`."""
+    """The environment of a client: this checkout, no settings of the machine, and the given ones, as `base_url="http://..."`.
+
+    With `failpoints` among them the native module is the one that has fail points.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RUNFERRY_", "WANDB_"))}
     own = {f"RUNFERRY_{name.upper()}": value for name, value in settings.items()}
-    place = {"PYTHONPATH": str(ROOT / "python"), "RUNFERRY_CONFIG_DIR": str(folder / "config"), "RUNFERRY_DISABLE_GIT": "1"}
+    package = failpoints.package() if "failpoints" in settings else ROOT / "python"
+    place = {"PYTHONPATH": str(package), "RUNFERRY_CONFIG_DIR": str(folder / "config"), "RUNFERRY_DISABLE_GIT": "1"}
     return {**kept, **place, **own}
 
 

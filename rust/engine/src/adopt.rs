@@ -17,19 +17,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use runferry_journal::{Disk, Journal, JournalError, JournalOptions, Lock, LockError, LockInfo, RealDisk, Scan, scan};
-use runferry_ring::{Orphan, RingError};
-use runferry_wire::record::SPOOLED;
+use runferry_journal::{
+    DamageKind, Disk, Journal, JournalError, JournalOptions, Lock, LockError, LockInfo, Note, RealDisk, Scan, scan,
+};
+use runferry_ring::{HeaderError, Orphan, RingError};
+use runferry_wire::record::{Dropped, SPOOLED};
 use runferry_wire::{Block, Doc, Frame, Kind, block, flags, payload};
 use thiserror::Error;
 
-use crate::batch::{Batch, Identity, Names, map_frame};
+use crate::batch::{Batch, Identity, Names, Packed, gap_frame, map_frame};
 use crate::writer::Writer;
 use crate::{machine, rowspool};
 
 /// How often, and how many times, an adoption by somebody else is waited for: 2 s together.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-const MOST_LOOKS: u32 = 100;
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(20);
+pub(crate) const MOST_LOOKS: u32 = 100;
 
 /// Why a journal could not be taken over.
 #[derive(Debug, Error)]
@@ -51,6 +53,9 @@ pub enum AdoptError {
     /// No OPEN frame survived: nobody knows whose frames these are.
     #[error("the journal in {} has no readable OPEN frame", .0.display())]
     NoOpen(PathBuf),
+    /// The writer died before its first frame, and so before its first `log`: nothing was ever here. The folder is gone now.
+    #[error("{} was empty, and is removed", .0.display())]
+    Empty(PathBuf),
     /// The ring cannot be read; the journal is whole as it is.
     #[error("the ring cannot be adopted")]
     Ring(#[from] RingError),
@@ -105,6 +110,11 @@ pub fn adopt(dir: &Path) -> Result<Adopted, AdoptError> {
         let orphan = match Orphan::open(&path) {
             Ok(orphan) => orphan,
             Err(RingError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(RingError::Header { source: HeaderError::Unfinished | HeaderError::Damaged { .. }, .. }) => {
+                bury(dir, &adopted, &path)?;
+                adopted.scan = scan::scan(&RealDisk, dir)?;
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         let ring = *orphan.identity();
@@ -144,10 +154,28 @@ pub fn lock_only(dir: &Path) -> Result<Adopted, AdoptError> {
         LockError::Held(LockInfo { pid, host, .. }) => AdoptError::Alive { pid, host },
         error @ LockError::Io { .. } => AdoptError::Lock(error),
     })?;
+    runferry_failpoints::hit!("recover.locked");
     let scan = scan::scan(&RealDisk, dir)?;
+    runferry_failpoints::hit!("recover.scanned");
+    if is_empty(dir, &scan, info.ring.as_deref()) {
+        runferry_journal::remove(&RealDisk, dir)?;
+        return Err(AdoptError::Empty(dir.to_owned()));
+    }
     let open_frame = scan.open.clone().ok_or_else(|| AdoptError::NoOpen(dir.to_owned()))?;
     let (identity, open) = read_open(&open_frame).ok_or_else(|| AdoptError::NoOpen(dir.to_owned()))?;
     Ok(Adopted { lock, scan, identity, open, open_frame, recovered_rows: 0, heir: None })
+}
+
+/// Whether a writer died so early that its journal never had a whole frame, and there is no ring: the ring is made after the OPEN frame.
+fn is_empty(dir: &Path, scan: &Scan, ring: Option<&str>) -> bool {
+    let is_known = |name: &str| name == "LOCK" || name.starts_with("seg-");
+    let Ok(mut names) = std::fs::read_dir(dir) else { return false };
+    let is_torn_at_once = |note: &Note| note.kind == DamageKind::Torn && note.offset == 0;
+    scan.open.is_none()
+        && scan.pieces.is_empty()
+        && scan.notes.iter().all(is_torn_at_once)
+        && names.all(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(is_known)))
+        && !ring.is_some_and(|ring| Path::new(ring).exists())
 }
 
 /// What a dead process left on the disk. The caller holds its lock.
@@ -210,6 +238,13 @@ impl Left<'_> {
             packed.push(frame);
         }
 
+        let lost_bytes = orphan.unreachable_bytes();
+        if lost_bytes > 0 && orphan.tail() > from {
+            let detail = "the ring was cut or written to by somebody else";
+            packed.push(lost_in_ring(identity, next_seq, orphan.tail(), lost_bytes, detail));
+        }
+
+        runferry_failpoints::hit!("recover.packed");
         let mut heir = None;
         if !packed.is_empty() {
             let mut open = self.open.clone();
@@ -230,23 +265,50 @@ impl Left<'_> {
                 if needs_heir {
                     // Killed here, the next adopter makes another heir: the same values at the same steps once more.
                     journal.append(&frame.frame)?;
+                    runferry_failpoints::hit!("recover.heir");
                     continue;
                 }
                 orphan.set_intent(frame.seq, frame.end)?;
+                runferry_failpoints::hit!("recover.before_write");
                 journal.append(&frame.frame)?;
+                runferry_failpoints::hit!("recover.after_write");
                 orphan.release(frame.end)?;
+                runferry_failpoints::hit!("recover.released");
             }
             if let Some(ticket) = journal.sync_ticket() {
                 ticket.sync()?;
             }
         }
+        runferry_failpoints::hit!("recover.remove");
         orphan.remove()?;
+        runferry_failpoints::hit!("recover.removed");
         for path in spooled {
             // Left behind it is only litter.
             std::fs::remove_file(path).ok();
         }
         Ok((packed.iter().map(|frame| frame.rows).sum(), heir))
     }
+}
+
+/// The GAP for what lay in a ring and cannot be read.
+fn lost_in_ring(identity: Identity, seq: u64, end: u64, bytes: u64, detail: &str) -> Packed {
+    let counts = Dropped { bytes, ..Dropped::default() };
+    let frame = gap_frame(identity, seq, 1, flags::RECOVERED, "corrupt", counts, detail);
+    Packed { frame, seq, next_seq: seq + 1, end, rows: 0, points: 0 }
+}
+
+/// Puts a GAP in the place of a ring of which nothing can be read, and removes it. A writer that had no frame yet, or no more to come, lost
+/// nothing with it: the ring was not yet made, or was empty. Killed between the two steps, the next adopter tells of the loss once more.
+fn bury(dir: &Path, adopted: &Adopted, ring: &Path) -> Result<(), AdoptError> {
+    let (identity, open, next_seq) = (adopted.identity, adopted.open.clone(), adopted.scan.next_seq);
+    if next_seq > 1 && !adopted.scan.is_finished {
+        let open_frame = move |seq| map_frame(identity, Kind::Open, seq, 0, 0, &open);
+        let options = JournalOptions::OFFLINE;
+        let mut journal = Journal::resume(Arc::new(RealDisk), dir, &adopted.scan, open_frame, next_seq, options)?;
+        journal.append(&lost_in_ring(identity, next_seq, 0, 0, "the ring was cut by somebody else").frame)?;
+    }
+    std::fs::remove_file(ring)
+        .map_err(|source| AdoptError::Ring(RingError::Io { action: "remove", path: ring.to_owned(), source }))
 }
 
 /// The highest step in the journals of a run below `root`, those of dead writers adopted first; `None`: no row there.

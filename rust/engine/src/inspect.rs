@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use runferry_journal::{
-    DamageKind, GapReason, JournalError, Lock, LockError, LockInfo, Piece, RealDisk, Scan, ack, scan,
-};
+use runferry_journal::{DamageKind, GapReason, JournalError, Lock, LockInfo, Piece, RealDisk, Scan, ack, scan};
 use runferry_wire::frame::HEADER_BYTES;
 use runferry_wire::{Frame, Header, Kind};
 
@@ -72,8 +70,7 @@ pub fn list(path: &Path) -> Vec<JournalState> {
 fn state_of(dir: &Path) -> JournalState {
     let mut state = JournalState { path: dir.to_owned(), ..JournalState::default() };
     if let Ok(info) = LockInfo::read(dir) {
-        // A lock that can be had, for a moment and under the name of its last holder, is nobody's.
-        state.is_alive = matches!(Lock::acquire(dir, &info), Err(LockError::Held(_)));
+        state.is_alive = Lock::is_held(dir).unwrap_or(false);
         (state.pid, state.host, state.base_url) = (info.pid, info.host, info.base_url);
     }
     let scan = match scan::scan(&RealDisk, dir) {

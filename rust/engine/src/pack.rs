@@ -167,6 +167,7 @@ impl Loop {
     /// One round: what is in the ring, what is due, what was asked. Afterwards [`Loop::wait`] says how long there is nothing to do.
     pub(crate) fn turn(&mut self, told: Option<Command>) -> ControlFlow<()> {
         let entries = self.drain(ENTRIES_A_ROUND);
+        runferry_failpoints::hit!("pack.round");
         // A round that came back full has more to fetch; an idle ring is asked less and less often.
         self.wait = match entries {
             ENTRIES_A_ROUND => Duration::ZERO,
@@ -265,6 +266,7 @@ impl Loop {
 
     fn write_ready(&mut self) {
         while let Some(packed) = self.batch.pack(self.it.identity, self.next_seq, 0) {
+            runferry_failpoints::hit!("pack.packed");
             self.it.consumer.set_intent(packed.seq, packed.end);
             self.write(packed);
         }
@@ -279,7 +281,9 @@ impl Loop {
         let frame = Bytes::from(packed.frame);
         // Behind frames that went to the server alone the journal goes on in a new segment, see `retry_waiting`.
         let is_next = self.waiting.is_empty() && self.it.journal.next_seq() == packed.seq;
+        runferry_failpoints::hit!("pack.before_write");
         let is_journaled = is_next && self.append(&frame);
+        runferry_failpoints::hit!("pack.after_write");
         if is_journaled {
             self.journaled(packed.end, packed.next_seq, frame.len());
         } else {
@@ -287,6 +291,7 @@ impl Loop {
             self.waiting.push_back(Waiting { seq, next_seq, end, frame: frame.clone() });
         }
         let Packed { seq, next_seq, .. } = packed;
+        runferry_failpoints::hit!("pack.offer");
         self.it.shared.offer(Item { seq, next_seq, frame, is_journaled, packed_at: self.now() });
         if is_journaled && self.it.fsync == Fsync::Always {
             self.request_sync(None);
@@ -344,10 +349,18 @@ impl Loop {
 
     fn keep_house(&mut self) {
         let now = self.now();
-        if now.saturating_sub(self.last_housekeeping) < HOUSEKEEPING {
+        let pause_ms = runferry_failpoints::value!("pack.housekeeping_ms", HOUSEKEEPING.as_millis() as u64);
+        if now.saturating_sub(self.last_housekeeping) < Duration::from_millis(pause_ms) {
             return;
         }
         self.last_housekeeping = now;
+        if !self.it.consumer.is_file_whole() {
+            self.it.shared.change(|state| {
+                state.is_ring_lost = true;
+                "the ring's file was removed or cut: kill -9 costs what is not in the journal"
+                    .clone_into(&mut state.last_error);
+            });
+        }
         let synced = self.it.journal.durable_next_seq();
         self.it.shared.change(|state| state.synced_next_seq = state.synced_next_seq.max(synced));
         self.retry_waiting();
@@ -467,6 +480,7 @@ impl Loop {
             return;
         }
         self.acked_hint = durable;
+        runferry_failpoints::hit!("pack.trim");
         let trimmed = self.it.journal.trim(durable);
         // A hint that is lost costs sending again, and nothing else.
         ack::write_hint(&*self.it.disk, &self.it.dir, self.it.identity.writer_id, durable).ok();
@@ -532,6 +546,7 @@ impl Loop {
         }
         let seq = self.next_seq;
         map.set("receipt", self.it.covered.to_doc());
+        runferry_failpoints::hit!("pack.finish");
         let frame = map_frame(self.it.identity, Kind::Finish, seq, 0, flags::LAST, &map);
         let end = self.it.consumer.cursor();
         self.it.consumer.set_intent(seq, end);
@@ -562,6 +577,7 @@ impl Loop {
         self.write_all();
         self.retry_waiting();
         self.trim();
+        runferry_failpoints::hit!("pack.end");
         self.it.journal.seal(); // gives back the space it had reserved
         if self.waiting.is_empty() {
             // Everything is in the journal: an adopter has no use for the ring. A file that stays is adopted as empty.

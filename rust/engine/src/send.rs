@@ -218,6 +218,7 @@ async fn connect(
 ) -> Result<Parted, TransportError> {
     let shared = &*sender.shared;
     let timeouts = sender.timeouts;
+    runferry_failpoints::hit!("send.door");
     let door = if sender.base_url.trim_start().starts_with("https:") {
         let secure = Secure::new(&sender.dial, &credentials.trust()?, Tongue::Http)?;
         Door::ask(&secure, &sender.base_url, timeouts.connect).await?
@@ -250,6 +251,7 @@ async fn connect(
         }
         opening => refusing(opening, key.as_ref(), credentials)?,
     };
+    runferry_failpoints::hit!("send.opened");
     let now = (sender.clock.mono)();
     backoff.opened(now);
     credentials.accepted();
@@ -364,7 +366,7 @@ async fn send_what_may_go(
                 round_bytes += frame.len();
                 round.push(frame);
                 if round_bytes >= ROUND_BYTES {
-                    outgoing.send_frames(std::mem::take(&mut round)).await?;
+                    send_round(outgoing, std::mem::take(&mut round)).await?;
                     round_bytes = 0;
                 }
             }
@@ -375,7 +377,14 @@ async fn send_what_may_go(
             Verdict::NotBefore(_) | Verdict::Full | Verdict::Closed | Verdict::NotNext { .. } => break,
         }
     }
-    if round.is_empty() { Ok(()) } else { outgoing.send_frames(round).await }
+    if round.is_empty() { Ok(()) } else { send_round(outgoing, round).await }
+}
+
+async fn send_round(outgoing: &Outgoing, frames: Vec<Bytes>) -> Result<(), TransportError> {
+    runferry_failpoints::check!("send.frames").map_err(|error| local_trouble(&error.to_string()))?;
+    outgoing.send_frames(frames).await?;
+    runferry_failpoints::hit!("send.sent");
+    Ok(())
 }
 
 /// Does what an event asks for; `Some`: the connection has ended.
@@ -394,6 +403,7 @@ fn heed(
     match session.told(event, (sender.clock.mono)())? {
         Reaction::Nothing => shared.acked(received, 0),
         Reaction::Durable { next_seq } => {
+            runferry_failpoints::hit!("send.acked");
             gaps.retain(|seq, _| *seq >= next_seq);
             shared.acked(received, source.local(next_seq));
         }
@@ -511,6 +521,7 @@ fn beat(shared: &Shared, clock: Clock, next_seq: u64) -> Beat {
 
 /// Says Bye and lets the server end the stream, so that it is not taken for a lost connection.
 async fn part(connection: &mut Connection) {
+    runferry_failpoints::hit!("send.bye");
     if connection.outgoing.bye(true).is_ok() {
         let closing = async { while !matches!(connection.incoming.next_event().await, Ok(Event::Closed) | Err(_)) {} };
         // A server that does not answer has all there is, and nothing more to say.

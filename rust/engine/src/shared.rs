@@ -11,6 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+/// Names of a writer's threads.
+pub(crate) const PACK: &str = "rf-pack";
+pub(crate) const SEND: &str = "rf-send";
+pub(crate) const SYNC: &str = "rf-sync";
+
 /// Frames kept in memory for the sender, and while the disk is failing.
 pub(crate) const OUTBOX_BYTES: usize = 8 << 20;
 /// What the server had to say is kept so far back.
@@ -119,6 +124,8 @@ pub(crate) struct State {
     pub(crate) journal_bytes: u64,
     pub(crate) last_error: String,
     pub(crate) dead_threads: Vec<String>,
+    /// The ring's file was removed or cut by somebody: what is logged from then on dies with the process.
+    pub(crate) is_ring_lost: bool,
     pub(crate) notices: Vec<String>,
 }
 
@@ -233,6 +240,11 @@ impl Shared {
 }
 
 impl State {
+    /// Whether a panic ended this thread.
+    pub(crate) fn is_dead(&self, thread: &str) -> bool {
+        self.dead_threads.iter().any(|dead| dead == thread)
+    }
+
     fn pop(&mut self) {
         if let Some(item) = self.items.pop_front() {
             self.item_bytes -= item.frame.len();

@@ -53,8 +53,9 @@ impl SyncQueue {
         let Some(job) = self.pending.take() else { return };
         match self.to_sync.try_send(job) {
             Err(TrySendError::Full(job)) => self.pending = Some(job),
-            // Nobody is left to sync: whoever waits finds the channel closed.
-            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+            // A panic ended the thread: its work is done here, for what it costs.
+            Err(TrySendError::Disconnected(job)) => do_job(job),
+            Ok(()) => {}
         }
     }
 
@@ -68,9 +69,13 @@ impl SyncQueue {
 
 /// The thread's body.
 pub(crate) fn run(jobs: &Receiver<SyncJob>) {
-    jobs.iter().for_each(do_job);
+    for job in jobs {
+        runferry_failpoints::hit!("sync.job");
+        do_job(job);
+    }
 }
 
+/// Forces it to the device, and tells whoever waits.
 pub(crate) fn do_job(job: SyncJob) {
     let SyncJob { ticket, next_seq, done } = job;
     let result = ticket.sync().map(|()| next_seq).map_err(|error| chain(&error));

@@ -196,15 +196,17 @@ impl UploadJob {
         while let Some(dir) = waiting.pop_front()
             && !self.is_stopping.load(Ordering::Acquire)
         {
-            let (result, heir) = self.upload(&runtime, &dir, base_url, access, client, &mut unreachable);
-            uploaded.push(result);
-            waiting.extend(heir);
+            if let Some((result, heir)) = self.upload(&runtime, &dir, base_url, access, client, &mut unreachable) {
+                uploaded.push(result);
+                waiting.extend(heir);
+            }
         }
         // Not by dropping it: that waits for a name lookup under way, which can take half a minute.
         runtime.shutdown_background();
         uploaded
     }
 
+    /// What became of one journal, and its heir; `None`: there was nothing in it.
     fn upload(
         &self,
         runtime: &tokio::runtime::Runtime,
@@ -213,7 +215,8 @@ impl UploadJob {
         access: &Access,
         client: &str,
         unreachable: &mut HashMap<String, String>,
-    ) -> (Uploaded, Option<PathBuf>) {
+    ) -> Option<(Uploaded, Option<PathBuf>)> {
+        runferry_failpoints::hit!("adopt.upload");
         let mut result = Uploaded {
             dir: dir.to_owned(),
             run: String::new(),
@@ -226,9 +229,10 @@ impl UploadJob {
         };
         let journal = match Held::take(dir) {
             Ok(journal) => journal,
+            Err(AdoptError::Empty(_)) => return None,
             Err(error) => {
                 result.error = Some(chain(&error));
-                return (result, None);
+                return Some((result, None));
             }
         };
         let heir = journal.adopted.as_ref().and_then(|adopted| adopted.heir.clone());
@@ -242,7 +246,7 @@ impl UploadJob {
                 "no server is known for it: give one by --base-url, RUNFERRY_BASE_URL or `runferry login URL`"
                     .to_owned(),
             );
-            return (result, heir);
+            return Some((result, heir));
         };
         let shared = Arc::new(Shared::new(1));
         shared.change(|state| state.next_seq = journal.bounds.1);
@@ -256,7 +260,7 @@ impl UploadJob {
         };
         if let Some(error) = unreachable.get(base_url) {
             (result.error, result.is_unreachable) = (Some(error.clone()), true);
-            return (result, heir);
+            return Some((result, heir));
         }
         let patience = Some(Patience::new(self.timeout));
         let sending = send_journal(&journal, dir, &destination, &shared, patience, false);
@@ -298,7 +302,7 @@ impl UploadJob {
         progress.total_bytes = before.total_bytes + journal.bytes;
         progress.acked_frames = before.acked_frames + result.acked_frames;
         progress.sent_bytes = before.sent_bytes + journal.bytes;
-        (result, heir)
+        Some((result, heir))
     }
 }
 
@@ -517,6 +521,7 @@ impl FollowJob {
     /// Sends one journal as long as there is anything to send.
     async fn follow(&self, dir: &Path) -> &'static str {
         loop {
+            runferry_failpoints::hit!("adopt.follow");
             let journal = match Held::take(dir) {
                 Ok(journal) => journal,
                 // Just being made: its OPEN frame is a moment away.
@@ -524,6 +529,7 @@ impl FollowJob {
                     tokio::time::sleep(LOOK_EVERY).await;
                     continue;
                 }
+                Err(AdoptError::Empty(_)) => return "done",
                 Err(_) => return "unreadable",
             };
             if !self.is_wanted(&journal.open) {
@@ -538,6 +544,7 @@ impl FollowJob {
             if !is_live {
                 let ended = sending.await;
                 if matches!(ended, Ended::Done | Ended::Claimed) {
+                    runferry_failpoints::hit!("adopt.done");
                     ack::write_hint(&RealDisk, dir, journal.identity.writer_id, journal.bounds.1).ok();
                     // What the server only claims to have stays here all the same.
                     if self.which == Which::OrphansOf && ended == Ended::Done {

@@ -21,6 +21,7 @@ use runferry_transport::{Tcp, Timeouts};
 use runferry_wire::{Doc, Kind};
 use thiserror::Error;
 
+use crate::adopt::{LOOK_AGAIN, MOST_LOOKS};
 use crate::batch::{Identity, Last, map_frame};
 use crate::clock::Clock;
 use crate::credentials::Access;
@@ -28,7 +29,7 @@ use crate::machine;
 use crate::pack::{self, Command, Fsync, Packer};
 use crate::receipt::{Covered, segment_head};
 use crate::send::{self, Sender};
-use crate::shared::{Connection, Counters, Shared};
+use crate::shared::{Connection, Counters, PACK, SEND, SYNC, Shared};
 use crate::source::LiveSource;
 use crate::sync_disk::{self, SyncQueue};
 use crate::{clock, thread};
@@ -174,9 +175,12 @@ impl Writer {
         let disk: Arc<RealDisk> = Arc::new(RealDisk);
         let journal_error = |source| StartError::Journal { path: options.root.clone(), source };
 
+        let limits = if is_online { JournalOptions::ONLINE } else { JournalOptions::OFFLINE };
         let journal_options = JournalOptions {
             cap_bytes: options.journal_cap_bytes,
-            ..if is_online { JournalOptions::ONLINE } else { JournalOptions::OFFLINE }
+            segment_bytes: runferry_failpoints::value!("journal.segment_bytes", limits.segment_bytes),
+            tail_keep_bytes: runferry_failpoints::value!("journal.tail_keep_bytes", limits.tail_keep_bytes),
+            ..limits
         };
         let covered = Covered::default();
         let head = segment_head(options.identity, options.open.clone(), covered.clone());
@@ -193,9 +197,11 @@ impl Writer {
         make_dirs(&dir).map_err(|source| {
             journal_error(JournalError::Io { action: "make directory", path: dir.clone(), source })
         })?;
-        let lock = Lock::acquire(&dir, &lock_info)
+        let lock = lock_own(&dir, &lock_info)
             .map_err(|source| StartError::Lock { path: dir.clone(), source: Box::new(source) })?;
+        runferry_failpoints::hit!("start.locked");
         let journal = Journal::create(disk.clone(), &dir, head, 1, journal_options).map_err(journal_error)?;
+        runferry_failpoints::hit!("start.journal");
         let ring_identity = runferry_ring::Identity {
             run_id,
             writer_id,
@@ -212,6 +218,7 @@ impl Writer {
             names_bytes: NAMES_BYTES,
         })?;
         let placement = producer.placement().clone();
+        runferry_failpoints::hit!("start.ring");
 
         let shared = Arc::new(Shared::new(1));
         let linger_ms = Arc::new(AtomicU64::new(if is_online { ONLINE_LINGER_MS } else { OFFLINE_LINGER_MS }));
@@ -234,8 +241,8 @@ impl Writer {
             clock: Clock::MACHINE,
         };
         let mut threads = vec![
-            thread::spawn("rf-sync", shared.clone(), move || sync_disk::run(&sync_jobs))?,
-            thread::spawn("rf-pack", shared.clone(), move || pack::run(packer, &commands))?,
+            thread::spawn(SYNC, shared.clone(), move || sync_disk::run(&sync_jobs))?,
+            thread::spawn(PACK, shared.clone(), move || pack::run(packer, &commands))?,
         ];
         if let Some(base_url) = options.base_url {
             shared.change(|state| state.connection = Connection::Connecting);
@@ -252,7 +259,7 @@ impl Writer {
                 timeouts: Timeouts::default(),
             };
             let source = LiveSource::new(shared.clone(), disk, &dir, open_frame.into(), options.identity);
-            threads.push(thread::spawn("rf-send", shared.clone(), move || send::run(&sender, source))?);
+            threads.push(thread::spawn(SEND, shared.clone(), move || send::run(&sender, source))?);
         }
         let writer = Self {
             shared,
@@ -308,6 +315,7 @@ impl Writer {
         let next_seq = match self.ask(timeout, |done| Command::Flush { durable: is_durable, done }) {
             Some(Ok(next_seq)) => next_seq,
             Some(Err(_)) => return Flushed::Never,
+            None if self.shared.state().is_dead(PACK) => return Flushed::Never,
             None => return Flushed::NotYet,
         };
         if is_durable {
@@ -320,7 +328,13 @@ impl Writer {
             return Flushed::Never;
         }
         let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
-        if self.shared.wait(left, |state| state.durable_next_seq >= next_seq) { Flushed::Yes } else { Flushed::NotYet }
+        self.shared.wait(left, |state| state.durable_next_seq >= next_seq || state.is_dead(SEND));
+        let state = self.shared.state();
+        match state.durable_next_seq >= next_seq {
+            true => Flushed::Yes,
+            false if state.is_dead(SEND) => Flushed::Never,
+            false => Flushed::NotYet,
+        }
     }
 
     /// The last value of every metric logged so far.
@@ -335,11 +349,14 @@ impl Writer {
         }
     }
 
-    /// Waits at most `timeout` for the server to have everything. True also where waiting is of no use: offline, or refused.
+    /// Waits at most `timeout` for the server to have everything. True also where waiting is of no use: offline, refused, or a thread of
+    /// ours is dead.
     pub fn wait_acked(&self, timeout: Duration) -> bool {
         !self.is_online
             || self.shared.wait(timeout, |state| {
                 matches!(state.connection, Connection::Blocked | Connection::Incompatible)
+                    || state.is_dead(PACK)
+                    || state.is_dead(SEND)
                     || state.is_finished && state.durable_next_seq >= state.next_seq
             })
     }
@@ -413,16 +430,27 @@ impl Writer {
             backlog_frames: state.next_seq.saturating_sub(state.durable_next_seq),
             backlog_bytes: waiting.map(|item| item.frame.len() as u64).sum(),
             journal_bytes: state.journal_bytes,
-            kill_safe: self.placement.is_kill_safe(),
+            kill_safe: self.placement.is_kill_safe() && !state.is_ring_lost,
             is_finished: state.is_finished,
-            connection: state.connection.name(),
-            journal: state.journal,
+            connection: if state.is_dead(SEND) { "dead" } else { state.connection.name() },
+            journal: if state.is_dead(PACK) { "dead" } else { state.journal },
             run_url: state.run_url.clone(),
             last_error: state.last_error.clone(),
             dead_threads: state.dead_threads.clone(),
             notices: state.notices.clone(),
         }
     }
+}
+
+/// Locks a directory that is ours alone. An adopter that met it before its lock was taken holds it for a moment, to see that it is empty.
+fn lock_own(dir: &Path, info: &LockInfo) -> Result<Lock, LockError> {
+    for _ in 1..MOST_LOOKS {
+        match Lock::acquire(dir, info) {
+            Err(LockError::Held(_)) => std::thread::sleep(LOOK_AGAIN),
+            taken => return taken,
+        }
+    }
+    Lock::acquire(dir, info)
 }
 
 fn make_dirs(dir: &Path) -> std::io::Result<()> {

@@ -153,6 +153,7 @@ fn expected(rows: i64) -> Vec<(i64, f64)> {
     (0..rows).map(|row| (row, row as f64)).collect()
 }
 
+// fault: 3, 4, 5
 #[test]
 fn a_death_at_any_moment_of_packing_loses_and_doubles_nothing() {
     for moment in [Moment::BeforeIntent, Moment::BeforeWrite, Moment::BeforeRelease, Moment::Never] {
@@ -173,6 +174,7 @@ fn a_death_at_any_moment_of_packing_loses_and_doubles_nothing() {
     }
 }
 
+// fault: 5, 7
 #[test]
 fn a_frame_that_may_have_been_seen_elsewhere_is_packed_again_from_the_same_records() {
     let scratch = Scratch::new();
@@ -212,6 +214,7 @@ fn records_whose_frames_only_the_server_may_know_go_to_an_heir() {
     assert_eq!(again.open.get_int("parent_writer"), Some(WHO.writer_id as i64));
 }
 
+// fault: 8
 #[test]
 fn adopting_twice_adds_nothing() {
     let scratch = Scratch::new();
@@ -225,6 +228,7 @@ fn adopting_twice_adds_nothing() {
     assert_eq!(read_back(&scratch.0), (expected(3), vec![true]));
 }
 
+// fault: 29
 #[test]
 fn a_living_writer_is_not_adopted() {
     let scratch = Scratch::new();

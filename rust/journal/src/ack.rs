@@ -25,6 +25,7 @@ pub fn write_hint(disk: &dyn Disk, dir: &Path, writer_id: u64, durable_next_seq:
     bytes.extend_from_slice(&durable_next_seq.to_le_bytes());
     bytes.extend_from_slice(&[0; 4]);
     bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    runferry_failpoints::hit!("journal.ack");
     let path = dir.join(FILE_NAME);
     let file = disk.open_or_create(&path).map_err(|error| JournalError::io("open", &path, error))?;
     // A short write leaves a wrong checksum: the hint is gone, as it may be at any time.

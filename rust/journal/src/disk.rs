@@ -135,7 +135,9 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        runferry_failpoints::check!("journal.create")?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(path)?;
+        runferry_failpoints::hit!("journal.created");
         Ok(Arc::new(RealFile::new(file)))
     }
 
@@ -153,6 +155,7 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        runferry_failpoints::check!("journal.sync_dir")?;
         match File::open(path)?.sync_all() {
             // Some network and FUSE file systems have no fsync for directories; nothing better can be done there.
             Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::NOTSUP)) => Ok(()),
@@ -170,10 +173,14 @@ impl Disk for RealDisk {
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_file(path)
+        runferry_failpoints::check!("journal.unlink")?;
+        std::fs::remove_file(path)?;
+        runferry_failpoints::hit!("journal.unlinked");
+        Ok(())
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        runferry_failpoints::check!("journal.remove_dir")?;
         std::fs::remove_dir(path)
     }
 
@@ -198,7 +205,10 @@ impl RealFile {
 
 impl DiskFile for RealFile {
     fn pwrite(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        uninterrupted(|| self.file.write_at(bytes, offset))
+        runferry_failpoints::check!("journal.write")?;
+        let written = uninterrupted(|| self.file.write_at(runferry_failpoints::cut!("journal.torn", bytes), offset))?;
+        runferry_failpoints::hit!("journal.written");
+        Ok(written)
     }
 
     fn pread(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -206,10 +216,12 @@ impl DiskFile for RealFile {
     }
 
     fn truncate(&self, len_bytes: u64) -> io::Result<()> {
+        runferry_failpoints::check!("journal.truncate")?;
         uninterrupted(|| self.file.set_len(len_bytes))
     }
 
     fn allocate(&self, offset: u64, len_bytes: u64) -> io::Result<()> {
+        runferry_failpoints::check!("journal.allocate")?;
         match uninterrupted(|| Ok(fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, len_bytes)?)) {
             Err(error)
                 if matches!(
@@ -224,6 +236,7 @@ impl DiskFile for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        runferry_failpoints::check!("journal.fdatasync")?;
         self.file.sync_data()
     }
 

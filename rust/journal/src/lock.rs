@@ -26,7 +26,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use runferry_descriptors::Listed;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
-use rustix::process::getpid;
+use rustix::process::{Flock, FlockType, fcntl_getlk, getpid};
 use thiserror::Error;
 
 use crate::disk::{DIR_MODE, FILE_MODE};
@@ -36,6 +36,8 @@ const FILE_NAME: &str = "LOCK";
 const MAX_INFO_BYTES: u64 = 64 << 10;
 /// Generations of processes that fork and lock, one inside the other.
 const MAX_FORK_DEPTH: usize = 64;
+/// Times that a directory may vanish while its lock is being taken.
+const MAX_TRIES: u32 = 100;
 
 /// What a holder says about itself. Text only informs: `key=value` lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -165,10 +167,26 @@ impl Lock {
         Self::acquire_file(dir, &path, info).unwrap_or_else(|source| Err(LockError::Io { path, source }))
     }
 
+    /// Whether some process, this one included, holds the lock of `dir`. Takes nothing, so it is in nobody's way.
+    ///
+    /// # Errors
+    /// As the system says; `NotFound` where nobody ever locked.
+    pub fn is_held(dir: &Path) -> io::Result<bool> {
+        let path = dir.join(FILE_NAME);
+        // Kept to the end: closing the file would free a lock that another thread took meanwhile.
+        let registry = registry()?;
+        if registry.contains_key(&identity_of(&path)?) {
+            return Ok(true);
+        }
+        Ok(fcntl_getlk(File::open(&path)?, &Flock::from(FlockType::WriteLock))?.is_some())
+    }
+
     fn acquire_file(dir: &Path, path: &Path, info: &LockInfo) -> io::Result<Result<Self, LockError>> {
-        DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)?;
         let mut registry = registry()?;
+        let mut tries = 0;
         loop {
+            tries += 1;
+            DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)?;
             match identity_of(path) {
                 Ok(identity) => {
                     if let Some(holder) = registry.get(&identity) {
@@ -178,8 +196,14 @@ impl Lock {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
-            let file =
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+            let opened =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path);
+            let file = match opened {
+                // An adopter has just taken the directory for a dead writer's empty one, and away with it.
+                Err(error) if error.kind() == ErrorKind::NotFound && tries < MAX_TRIES => continue,
+                opened => opened?,
+            };
+            runferry_failpoints::hit!("lock.opened");
             match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::AGAIN | Errno::ACCESS) => return Ok(Err(LockError::Held(LockInfo::read_file(&file)?))),
@@ -191,7 +215,9 @@ impl Lock {
                 continue;
             }
             let text = info.to_text();
+            runferry_failpoints::hit!("lock.taken");
             file.set_len(0)?;
+            runferry_failpoints::hit!("lock.emptied");
             file.write_all_at(text.as_bytes(), 0)?;
             registry.insert(identity, info.clone());
             let listed = Some(Listed::new(&file));

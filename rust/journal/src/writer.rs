@@ -258,6 +258,7 @@ impl Journal {
     /// Ends the active segment; the next frame begins a new one.
     pub fn seal(&mut self) {
         let Some(active) = self.active.take() else { return };
+        runferry_failpoints::hit!("journal.seal");
         // Gives reserved space back. If that fails, space is all that is lost.
         active.file.truncate(active.offset).ok();
         self.put_away(&active);
@@ -482,6 +483,7 @@ impl Journal {
 /// `Io` for the first thing that cannot be removed; the rest stays.
 pub fn remove(disk: &dyn Disk, dir: &Path) -> Result<(), JournalError> {
     let mut names: Vec<_> = disk.list(dir).map_err(|error| JournalError::io("list", dir, error))?.into_iter().collect();
+    runferry_failpoints::hit!("journal.remove");
     // The lock goes last: whoever finds it gone finds nothing else either.
     names.sort_by_key(|entry| (entry.name == "LOCK", entry.name.clone()));
     let keeps_folders = names.iter().any(|entry| entry.is_dir);

@@ -88,6 +88,7 @@ fn plays_its_part() {
     }
 }
 
+// fault: 29
 #[test]
 fn of_eight_processes_that_race_for_a_lock_one_wins() {
     let dir = TempDir::new();
@@ -110,6 +111,7 @@ fn of_eight_processes_that_race_for_a_lock_one_wins() {
     Lock::acquire(&dir.0, &info()).expect("the winner is gone");
 }
 
+// fault: 30
 #[test]
 fn a_child_that_outlives_its_killed_parent_leaves_the_lock_free() {
     let dir = TempDir::new();
@@ -158,6 +160,7 @@ fn reading_who_holds_a_lock_does_not_free_it() {
     assert!(other.wait().expect("ended").success());
 }
 
+// fault: 31
 #[test]
 fn a_stale_or_forged_lock_file_keeps_nobody_out() {
     let dir = TempDir::new();

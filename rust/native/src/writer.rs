@@ -149,6 +149,7 @@ impl Writer {
         // A fault of ours must not reach the training loop: it costs the row, counted.
         catch_unwind(AssertUnwindSafe(|| self.take(data, step, commit))).unwrap_or_else(|_panic| {
             self.core.engine.dropped_rows(1);
+            self.intake().count_full(&[]);
             self.tell(data.py(), Topic::Fault, "a fault inside Runferry cost a row; training goes on");
             Ok(())
         })
@@ -453,10 +454,7 @@ impl Writer {
         dict.set_item("rejected_frames", status.rejected_frames)?;
         dict.set_item("kill_safe", status.kill_safe)?;
         dict.set_item("connection", status.connection)?;
-        dict.set_item(
-            "journal",
-            if status.dead_threads.iter().any(|name| name == "rf-pack") { "dead" } else { status.journal },
-        )?;
+        dict.set_item("journal", status.journal)?;
         dict.set_item("journal_bytes", status.journal_bytes)?;
         dict.set_item("run_url", &status.run_url)?;
         dict.set_item("last_error", Some(&status.last_error).filter(|text| !text.is_empty()))?;

@@ -82,6 +82,7 @@ impl Consumer {
     /// only when their records are in the journal. An `end` that was not read yet, or was released before, is ignored.
     pub fn release(&mut self, end: u64) {
         if end <= self.cursor {
+            runferry_failpoints::hit!("ring.release");
             self.entries.release(end);
         }
     }

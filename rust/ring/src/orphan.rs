@@ -119,6 +119,11 @@ impl Orphan {
         self.head
     }
 
+    /// Absolute offset behind the last entry that was published.
+    pub fn tail(&self) -> u64 {
+        self.tail
+    }
+
     /// Whether the process had closed the ring: it ended in order, but was not there to unlink it.
     pub fn is_closed(&self) -> bool {
         word(&self.bytes, CLOSED_AT).is_some_and(|closed| closed != 0)

@@ -93,7 +93,9 @@ impl Producer {
         let Some(payload) = self.entries.bytes_mut(start + WORD_BYTES, payload_len) else {
             return Pushed::Closed; // A forked child: the mapping is its parent's.
         };
+        runferry_failpoints::hit!("ring.reserve");
         fill(payload);
+        runferry_failpoints::hit!("ring.copy");
         let word = Word::Entry { kind, payload_len: payload_len as u32 }.encode(self.nonce, start);
         let mut committed = self.entries.store_word(start, word);
         if pad_bytes > 0 {
@@ -103,7 +105,9 @@ impl Producer {
         if committed.is_none() {
             return Pushed::Closed; // `fill` forked, and this is the child.
         }
+        runferry_failpoints::hit!("ring.commit");
         self.entries.publish(start + entry_bytes);
+        runferry_failpoints::hit!("ring.publish");
         Pushed::Done
     }
 

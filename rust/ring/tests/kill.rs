@@ -201,6 +201,7 @@ fn every_push_that_returned_survives_kill_9_with_a_consumer_at_work() {
     println!("{total} pushes returned in {} processes, all are there", kills());
 }
 
+// fault: 1, 2, 3, 5
 #[test]
 fn a_kill_at_each_point_of_the_hand_off_loses_and_doubles_nothing() {
     for scene in [

@@ -65,6 +65,7 @@ fn an_orphan_tells_all_that_the_dead_process_left() {
     assert!(orphan.is_whole());
 }
 
+// fault: 77
 #[test]
 fn a_cut_at_any_byte_keeps_a_prefix_of_the_entries_or_is_refused() {
     let scratch = Scratch::new();
@@ -163,6 +164,7 @@ proptest! {
     }
 }
 
+// fault: 1
 #[test]
 fn a_kill_while_an_entry_is_filled_leaves_no_trace_of_it() {
     let scratch = Scratch::new();
@@ -182,6 +184,7 @@ fn a_kill_while_an_entry_is_filled_leaves_no_trace_of_it() {
 }
 
 /// A kill may come between the commit word and the tail: the entry is whole then, and is given back.
+// fault: 2
 #[test]
 fn a_committed_entry_is_found_though_the_tail_has_not_passed_it() {
     let scratch = Scratch::new();
@@ -255,6 +258,7 @@ fn stray_writes_over_the_cursors_cost_entries_but_never_reach_outside() {
     }
 }
 
+// fault: 8
 #[test]
 fn an_adopter_that_is_killed_too_leaves_its_progress() {
     let scratch = Scratch::new();

@@ -122,6 +122,7 @@ fn unlink_removes_the_file_and_pushing_goes_on() {
     assert_eq!(producer.push(1, &[b"into the void"]), Pushed::Done);
 }
 
+// fault: 77
 #[test]
 fn a_file_that_somebody_removed_or_cut_is_noticed() {
     let scratch = Scratch::new();

@@ -294,7 +294,10 @@ impl Incoming {
         loop {
             let Some(messages) = self.messages.as_mut() else { return Ok(None) };
             match messages.message().await {
-                Ok(Some(proto::ServerMessage { kind: Some(said) })) => return Ok(Some(said)),
+                Ok(Some(proto::ServerMessage { kind: Some(said) })) => {
+                    runferry_failpoints::hit!("transport.heard");
+                    return Ok(Some(said));
+                }
                 Ok(Some(proto::ServerMessage { kind: None })) => {} // of a newer server
                 Ok(None) => {
                     self.messages = None;
@@ -328,7 +331,12 @@ impl Stream for Queue {
     type Item = proto::ClientMessage;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(context).map(|queued| queued.map(|queued| proto::ClientMessage { kind: Some(queued.kind) }))
+        self.0.poll_recv(context).map(|queued| {
+            queued.map(|queued| {
+                runferry_failpoints::hit!("transport.send");
+                proto::ClientMessage { kind: Some(queued.kind) }
+            })
+        })
     }
 }
 
