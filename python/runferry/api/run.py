@@ -32,7 +32,9 @@ class Run:
         self.id: str = stored["id"]
         self.name: str = stored.get("name") or self.id
         self.state: str = stored["state"]
-        """`running`, `finished`, `failed`, `quiet` (no sign of life for a while) or `lost` (its machine went away)."""
+        """`running`, `finished`, `failed`, `quiet` (not heard of for a minute) or `lost` (for five, ten with a backlog).
+
+        A run that is heard of again is `running`: only its own last word makes it `finished` or `failed`."""
         self.tags: list[str] = list(stored.get("tags") or [])
         self.group: str | None = stored.get("group") or None
         self.job_type: str | None = stored.get("job_type") or None

@@ -4,8 +4,8 @@ const MEANING: Readonly<Record<string, string>> = {
   running: "records are arriving",
   finished: "ended with exit code 0",
   failed: "ended with an error",
-  quiet: "still open, but nothing has arrived for a while",
-  lost: "its process ended without a last word; what it left behind can still be synced",
+  quiet: "not heard of for a minute",
+  lost: "not heard of for long: its network is down, or its process died. Heard of again it runs; what it left behind can be synced",
 };
 
 export function StateBadge({ state }: { state: string }) {
