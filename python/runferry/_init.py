@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from runferry import _current, _exit, _term
 from runferry._config import Config
 from runferry._names import check_label, check_place, check_run_id, check_tags, default_project, new_run_id, new_run_name
+from runferry._places import weakness
 from runferry._resume import Earlier, look_up
 from runferry._run import Run, show_command
 from runferry._writer import Start
@@ -274,3 +275,9 @@ def _announce(run: Run, start: Start) -> None:
         _term.termlog(f"run {run.name} ({run.id}){resumed}: {run.url}")
     elif start.mode == "offline":
         _term.termlog(f"run {run.name} ({run.id}){resumed} goes to {start.root}; show it: {show_command(str(Path(start.root).parent))}")
+    if start.mode in {"online", "offline"}:
+        if found := weakness(start.root):
+            _term.termwarn(found, repeat=False)
+        if not run.status().kill_safe:
+            text = "there is no room for the shared memory of log(), neither in /dev/shm nor beside the journal: rows of the last second"
+            _term.termwarn(f"{text} before a kill -9 of this process would be lost", repeat=False)

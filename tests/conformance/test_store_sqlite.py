@@ -105,6 +105,7 @@ def _filled(store: SqliteStore, rows: int = 300) -> ScriptedWriter:
     return writer
 
 
+@pytest.mark.fault(9)
 def test_a_process_killed_between_commit_and_its_return_has_stored_the_group_once(directory: Path) -> None:
     command = [sys.executable, "-c", KILLED_IN_COMMIT, str(directory)]
     killed = subprocess.run(command, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'python'}"}, timeout=60, check=False)
@@ -121,6 +122,7 @@ def test_a_process_killed_between_commit_and_its_return_has_stored_the_group_onc
     store.close()
 
 
+@pytest.mark.fault(72)
 @pytest.mark.parametrize("mode", ["before", "after"])
 def test_an_error_from_commit_leaves_the_outcome_to_the_next_question(store: SqliteStore, mode: str) -> None:
     writer = make_writer(store)
@@ -137,6 +139,7 @@ def test_an_error_from_commit_leaves_the_outcome_to_the_next_question(store: Sql
     assert len(scan_rows(store, writer.run_id)) == 3
 
 
+@pytest.mark.fault(72)
 def test_a_full_disk_rolls_back_and_goes_on_when_there_is_room(store: SqliteStore) -> None:
     writer = make_writer(store)
     noise = random.Random(1)
@@ -155,6 +158,7 @@ def test_a_full_disk_rolls_back_and_goes_on_when_there_is_room(store: SqliteStor
     assert len(scan_rows(store, writer.run_id)) == 2000
 
 
+@pytest.mark.fault(73)
 def test_a_flipped_bit_in_the_values_is_reported_not_charted(store: SqliteStore, directory: Path) -> None:
     writer = _filled(store)
     data = _value(directory, "SELECT data FROM chunk JOIN key USING(run_id, key_id) WHERE role = 0")
@@ -172,6 +176,7 @@ def test_a_flipped_bit_in_the_values_is_reported_not_charted(store: SqliteStore,
     assert store.series(writer.run_id, ["x"], buckets=1000)[0].raw_points == 300
 
 
+@pytest.mark.fault(73)
 @pytest.mark.parametrize("column", ["mx = mx + 1", "n_finite = 7", "sm = -sm", "kind = 3", "axis_id = axis_id + 1", "step1 = 7"])
 def test_a_changed_statistic_is_reported_not_charted(store: SqliteStore, directory: Path, column: str) -> None:
     writer = _filled(store)
@@ -183,6 +188,7 @@ def test_a_changed_statistic_is_reported_not_charted(store: SqliteStore, directo
     assert store.check(writer.run_id) != []
 
 
+@pytest.mark.fault(73)
 @pytest.mark.parametrize("table", ["chunk", "axis"])
 def test_a_lost_row_is_reported_not_charted(store: SqliteStore, directory: Path, table: str) -> None:
     writer = _filled(store)
@@ -196,6 +202,7 @@ def test_a_lost_row_is_reported_not_charted(store: SqliteStore, directory: Path,
     assert store.check(writer.run_id) != []
 
 
+@pytest.mark.fault(73)
 def test_a_damaged_chunk_that_a_merge_meets_is_set_aside_and_the_merge_goes_on(store: SqliteStore, directory: Path) -> None:
     writer = _filled(store)
     data = _value(directory, "SELECT data FROM chunk JOIN key USING(run_id, key_id) WHERE role = 0")

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 def check_run(connection: sqlite3.Connection, run_id: bytes) -> list[str]:
     """What is wrong with a run, one sentence per finding; empty: nothing."""
+    try:
+        return _check_run(connection, run_id)
+    except (TypeError, ValueError, OverflowError) as error:  # a column holds what was never written
+        return [f"what is stored cannot be understood: {error}"]
+
+
+def _check_run(connection: sqlite3.Connection, run_id: bytes) -> list[str]:
     return [*_check_writers(connection, run_id), *_check_series(connection, run_id), *_check_rows(connection, run_id)]
 
 

@@ -6,7 +6,8 @@ of one moment.
 
 Failure: an error before COMMIT has rolled back. An error *from* COMMIT says nothing about the outcome: a failed fsync may
 still have left the transaction on the disk. Then every connection is dropped, so that nobody reads a state that may not be
-there after a restart, and the caller asks again.
+there after a restart, and the caller asks again. A damaged file may make SQLite say what Python cannot decode: a UnicodeDecodeError
+is an error of the database here.
 """
 
 from __future__ import annotations
@@ -63,12 +64,12 @@ def network_file_system(directory: Path) -> str | None:
     return found[1] if found[1] in _NETWORK_FILE_SYSTEMS else None
 
 
-def is_full(error: sqlite3.Error) -> bool:
+def is_full(error: Exception) -> bool:
     """Whether SQLite says that the disk is full (Python 3.10 gives no error codes)."""
     return "database or disk is full" in str(error)
 
 
-def is_busy(error: sqlite3.Error) -> bool:
+def is_busy(error: Exception) -> bool:
     """Whether another connection holds a lock."""
     return "database is locked" in str(error) or "database table is locked" in str(error)
 
@@ -101,7 +102,7 @@ class Shard:
             connection.execute(f"PRAGMA mmap_size = {MMAP_BYTES}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             schema.prepare(connection, str(self.path), is_shard=self._is_shard)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             connection.close()
             raise StoreError(f"{self.path}: {error}") from error
         except BaseException:
@@ -127,7 +128,7 @@ class Shard:
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeDecodeError) as error:
                 self._roll_back(connection)
                 raise self._explain(error) from error
             except BaseException:
@@ -162,7 +163,7 @@ class Shard:
                 READ_LIMIT_S,
             )
 
-    def _explain(self, error: sqlite3.Error) -> StoreError:
+    def _explain(self, error: Exception) -> StoreError:
         kind = StoreFullError if is_full(error) else StoreBusyError if is_busy(error) else StoreError
         return kind(f"{self.path}: {error}")
 
