@@ -9,30 +9,24 @@ from __future__ import annotations
 
 import os
 import random
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support import failpoints
-from tests.support.effort import effort, record
+from tests.support.effort import record
 from tests.support.kills import Killer, Recovery, Training
 from tests.support.ledger import Issued, audit_all
 from tests.support.trainers import client_environment
+from tests.support.walks import CALLS, LIMIT_S, SEED, SMALL, chosen, hits_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.servers import RunningServer
 
-HITS = effort("hits", 2)
-SEED = int(os.environ.get("RUNFERRY_SEED", "1"))
-CALLS = 32
-# So little data rotates and trims its segments.
-SMALL = "journal.segment_bytes=value(700);journal.tail_keep_bytes=value(0);pack.housekeeping_ms=value(0)"
 TIMES_RUNNING = 5
-LIMIT_S = 120 + 60 * HITS
 
 
 @pytest.fixture
@@ -40,20 +34,6 @@ def killer(server: RunningServer, tmp_path: Path) -> Iterator[Killer]:
     """The warm process of this test."""
     with Killer(client_environment(tmp_path, base_url=server.url, failpoints=""), tmp_path) as warm:
         yield warm
-
-
-def hits_in(trace: Path) -> Counter[str]:
-    """How often a process came by each fail point."""
-    return Counter(line.split()[1] for line in trace.read_text().splitlines())
-
-
-def chosen(hits: Mapping[str, int], chance: random.Random) -> list[tuple[str, int]]:
-    """Of each fail point the first hit, the last, and some in between."""
-    pairs = []
-    for site, last in sorted(hits.items()):
-        between = range(2, last)
-        pairs += [(site, hit) for hit in sorted({1, *chance.sample(between, min(len(between), HITS - 1)), *([last] if HITS > 1 else [])})]
-    return pairs
 
 
 def killed_at(site: str, hit: int) -> str:
@@ -75,7 +55,7 @@ def test_a_training_killed_at_any_fail_point_loses_and_repeats_nothing(
 ) -> None:
     trace = tmp_path / "trace"
     undisturbed = killer.run(Training(str(tmp_path / "whole"), f"walk-{mode}", mode, CALLS, 2, SMALL, str(trace)))
-    hits = hits_in(trace)
+    hits = hits_in(trace.read_text().splitlines())
     expected = {site for site in failpoints.sites() if not site.startswith(("recover.", "adopt.", "journal.remove"))}
     unreachable = {site for site in expected if mode == "offline" and site.startswith(("send.", "transport.", "journal.unlink"))}
     unreachable |= {"pack.trim", "journal.ack"} if mode == "offline" else set()
@@ -119,7 +99,7 @@ def test_a_recovery_killed_five_times_running_at_any_fail_point_loses_and_repeat
 
     trace = tmp_path / "trace"
     killer.run(Recovery((orphan(),), by, trace=str(trace)))
-    pairs = chosen(hits_in(trace), random.Random(SEED))
+    pairs = chosen(hits_in(trace.read_text().splitlines()), random.Random(SEED))
     killed = 0
     # Five different points in a row; and, where a recovery costs least, the same one five times.
     rows = [[pair] * TIMES_RUNNING for pair in pairs if pair[0].startswith("recover.") and by == "sync"]

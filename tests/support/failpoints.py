@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / ".make/failpoints/_native.abi3.so"
-_SITE = re.compile(r'runferry_failpoints::(?:hit|check|cut)!\("([a-z_.]+)"')
+_SITE = re.compile(r'runferry_failpoints::(hit|check|cut)!\("([a-z_.]+)"')
 
 
 def package() -> Path:
@@ -39,7 +39,8 @@ def package() -> Path:
     return place
 
 
-def sites() -> set[str]:
-    """Every fail point in the Rust sources."""
+def sites(*macros: str) -> set[str]:
+    """Every fail point in the Rust sources, or those of these macros: `hit`, `check`, `cut`."""
     sources = (path for path in (ROOT / "rust").glob("*/src/**/*.rs") if "failpoints/src" not in str(path))
-    return {site for path in sources for site in _SITE.findall(path.read_text(encoding="utf-8"))}
+    found = (pair for path in sources for pair in _SITE.findall(path.read_text(encoding="utf-8")))
+    return {site for macro, site in found if not macros or macro in macros}
