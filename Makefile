@@ -77,7 +77,7 @@ $(STAMPS)/failpoints/_native.abi3.so: $(STAMPS)/dev $(RUST)
 test-fault: $(STAMPS)/dev $(STAMPS)/failpoints/_native.abi3.so
 	RUNFERRY_EFFORT_KILLS=$(KILLS) $(BIN)/python -m pytest -q -rs tests/fault
 
-torture: $(STAMPS)/dev $(STAMPS)/web
+torture: $(STAMPS)/dev $(STAMPS)/web $(STAMPS)/failpoints/_native.abi3.so
 	$(BIN)/python -m tests.torture $(PARTS) --scale $(SCALE)
 
 test-browser: $(STAMPS)/dev $(STAMPS)/web

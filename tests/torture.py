@@ -32,34 +32,55 @@ class Part:
 
 
 PARTS = {
-    "kills": Part("is a call that returned lost or doubled by SIGKILL?", "pytest tests/fault/test_kill_trainer.py", {"kills": 20_000}),
-    "ring": Part(
-        "is one of the ring's entries, or of the packer's?",
-        "cargo test --release -p runferry-ring -p runferry-engine --test kill --test adopt",
-        {"kills": 20_000},
+    "kills": Part(
+        "is a call that returned lost or doubled by SIGKILL at a random instant?",
+        "pytest tests/fault/test_kill_trainer.py",
+        {"kills": 20000},
     ),
+    "walk": Part(
+        "and by SIGKILL at each step of packing, sending and recovery?",
+        "pytest tests/fault/test_kill_walk.py tests/fault/test_panics.py",
+        {"hits": 100},
+    ),
+    "ring": Part("is an entry of the ring?", "cargo test --release -p runferry-ring --test kill", {"kills": 20000}),
     "server-kills": Part(
-        "is an acked row lost or doubled when the server is killed?", "pytest tests/fault/test_kill_server.py", {"server_kills": 1_000}
+        "is an acked row lost or doubled when the server is killed?",
+        "pytest tests/fault/test_kill_server.py tests/fault/test_server_kill_walk.py",
+        {"server_kills": 1000, "kill_walk": 100},
     ),
-    "power": Part("is a durable row lost by a power cut?", "pytest tests/fault/test_power_cuts.py", {"power_cuts": 1_000}),
+    "power": Part("is a durable row lost by a power cut?", "pytest tests/fault/test_power_cuts.py", {"power_cuts": 1000}),
     "restarts": Part("is a row lost or doubled in minutes of restarts?", "pytest tests/fault/test_server_restarts.py", {"restarts_s": 600}),
     "network": Part(
         "does sending resume after a reset at any byte?",
         "pytest tests/fault/test_network.py tests/fault/test_silence.py",
-        {"network_cuts": 4_096, "network_flaps_s": 60},
+        {"network_cuts": 4096, "network_flaps_s": 60},
     ),
-    "forks": Part("does a fork hang or lose rows?", "pytest tests/fault/test_forks.py", {"forks": 10_000, "spawns": 1_000, "workers": 64}),
+    "servers": Part(
+        "does a server that lies harm anything?",
+        "pytest tests/fault/test_hostile_server.py tests/fault/test_keys.py",
+        {"hostile_servers": 200, "key_rounds": 100},
+    ),
+    "clients": Part(
+        "do hostile clients, or very many, harm anything?",
+        "pytest tests/fault/test_hostile_clients.py tests/fault/test_hostile_frames.py tests/fault/test_swarm.py",
+        {"hostile_calls": 1000000, "swarm_herd": 1000, "swarm_crowd": 200},
+    ),
+    "forks": Part("does a fork hang or lose rows?", "pytest tests/fault/test_forks.py", {"forks": 10000, "spawns": 1000, "workers": 64}),
     "exits": Part(
         "does any end of a program hang, crash or lose rows?",
         "pytest tests/fault/test_exit.py tests/fault/test_exit_matrix.py tests/fault/test_shutdown.py tests/fault/test_signals.py",
-        {"exits": 1_000, "exit_rounds": 100, "finalizers": 100, "alarm_rows": 1_000_000},
+        {"exits": 1000, "exit_rounds": 100, "finalizers": 1000, "alarm_rows": 1000000},
     ),
-    "clocks": Part(
-        "is a run lost that stands still, starves, or whose clock jumps?",
-        "pytest tests/fault/test_clocks.py tests/fault/test_starved.py",
-        {"stopped_s": 600, "starved_s": 600, "busy_threads": 31},
+    "starved": Part(
+        "does a process without CPU, or one that stands still, lose rows?",
+        "pytest tests/fault/test_starved.py tests/fault/test_clocks.py",
+        {"busy_threads": 32, "starved_s": 60, "stopped_s": 600},
     ),
-    "frames": Part("can frames in any order harm the store?", "pytest tests/fault/test_frames_again.py", {"frame_histories": 5_000}),
+    "frames": Part(
+        "can frames in any order, or a rotten database, harm the store unseen?",
+        "pytest tests/fault/test_frames_again.py tests/fault/test_rotten_database.py",
+        {"frame_histories": 5000, "database_flips": 2000},
+    ),
     "merges": Part("does a killed merge lose or double rows?", "pytest tests/fault/test_server_merges.py", {"merge_rounds": 500}),
     "fuzz": Part("do any bytes crash a reader?", "sh rust/fuzz/run.sh"),
 }

@@ -18,6 +18,54 @@ class Bug:
 
 BUGS: tuple[Bug, ...] = (
     Bug(
+        "a program ended by SIGABRT (`FATAL: exception not rethrown`) where a thread was inside `log` at the exit",
+        "CPython before 3.14 ends a thread that asks for the interpreter's lock at the end by unwinding, which Rust frames do not allow",
+        Test("tests/fault/test_exit.py", "test_threads_in_the_middle_of_slow_calls_at_the_exit_neither_crash_nor_complain"),
+    ),
+    Bug(
+        "a forked child hung for ever at its first `log`",
+        "it waited for a lock held by a thread that only its parent had",
+        Test("tests/fault/test_forks.py", "test_a_fork_at_any_instant_of_logging_threads_leaves_parent_and_child_well"),
+    ),
+    Bug(
+        "rows lost without a gap, while `sync` said that everything was on the server",
+        "the server knew more of a writer whose disk was set back; its adopter took other frames of the same numbers for stored",
+        Test("tests/fault/test_set_back.py", "test_what_such_a_process_leaves_when_it_is_killed_is_sent_in_the_name_it_went_on_under"),
+    ),
+    Bug(
+        "a training that had been set back went on, and nothing of it arrived any more",
+        "the server's answer that it knows more was taken for a refusal",
+        Test("tests/fault/test_set_back.py", "test_a_process_that_was_set_back_goes_on_as_a_new_writer_and_overwrites_nothing"),
+    ),
+    Bug(
+        "`init` hung while the resolver was silent",
+        "the look-up of the server's name had no limit of its own",
+        Test(
+            "tests/fault/test_names.py",
+            "test_a_resolver_that_never_answers_stops_neither_training_nor_finish_and_the_name_is_looked_up_again",
+        ),
+    ),
+    Bug(
+        "a full disk of the server made every writer send everything anew, each second",
+        "a COMMIT refused for want of room counted as one of unknown outcome",
+        Test("tests/fault/test_full_server.py", "test_a_full_disk_of_the_server_makes_writers_wait_and_costs_nothing"),
+    ),
+    Bug(
+        "`init` beside a poll of `runferry status` left an orphan lying",
+        "the poll took each journal's lock for a moment",
+        Test("tests/fault/test_kill_walk.py", "test_a_recovery_killed_five_times_running_at_any_fail_point_loses_and_repeats_nothing"),
+    ),
+    Bug(
+        "after a kill in the very first write every later `runferry sync` failed",
+        "a torn OPEN frame was left, over which the scan stopped",
+        Test("tests/fault/test_kill_walk.py", "test_a_training_killed_at_any_fail_point_loses_and_repeats_nothing"),
+    ),
+    Bug(
+        "after a panic of a thread behind the run `flush()` never returned",
+        "nobody told those who wait that it was dead",
+        Test("tests/fault/test_panics.py", "test_a_thread_that_dies_takes_neither_the_training_nor_a_row_with_it"),
+    ),
+    Bug(
         "a query for hundreds of metrics was answered, or its connection reset, by how the network cut the request",
         "the HTTP parser's 16 KiB are measured only while a request's head is incomplete",
         Test("tests/server/test_read_door.py", "test_a_long_address_is_read_whole_however_the_network_cuts_it"),
