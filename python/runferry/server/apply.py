@@ -35,7 +35,9 @@ from runferry import _native
 from runferry.server.documents import change_of, finish_of, gap_of, name_fields
 from runferry.server.metadata import writes
 from runferry.server.metadata.schema import project, run, writer
+from runferry.server.metadata.silence import Listening
 from runferry.server.query import now_us
+from runferry.server.run_columns import state_at
 from runferry.server.store.append import FINISH, GAP
 from runferry.server.store.protocol import StoreFullError
 from runferry.server.values import last_summary
@@ -81,6 +83,7 @@ class Applier:
         self._totals_due_at: dict[bytes, float] = {}
         self._names: dict[bytes, tuple[str, str]] = {}
         self._told_at: dict[str, float] = {}
+        self._listening = Listening()
         self._thread = threading.Thread(target=self._run, name="rf-apply", daemon=True)
 
     def start(self) -> None:
@@ -126,7 +129,7 @@ class Applier:
                 self._again([key for key in due if not self._try(self._pass, [key], is_stopping)])
             if is_stopping or time.monotonic() >= beats_at + BEATS_INTERVAL_S:
                 beats_at = time.monotonic()
-                self._try(self._write_beats)
+                self._try(self._write_beats, is_stopping)
             if is_stopping:
                 return
 
@@ -301,16 +304,26 @@ class Applier:
             self._names[run_id] = (row.entity, row.name)
         return True
 
-    def _write_beats(self) -> None:
+    def _write_beats(self, is_last: bool) -> None:  # noqa: FBT001 - called by `_try`, which has no keywords
         with self._changed:
             beats, self._beats = list(self._beats.values()), {}
-        if not beats:
+        at_us = now_us()
+        if not beats and not is_last and not self._listening.is_due(at_us):
+            self._listening.heard(at_us)
             return
         try:
             with self._database.write() as connection:
+                self._listening.note(connection, at_us)
+                was_silent = run.c.run_id.in_({beat.run_id for beat in beats}) & state_at(at_us).in_(("quiet", "lost"))
+                back = [
+                    run_id for run_id in connection.scalars(sa.select(run.c.run_id).where(was_silent)) if self._is_known(connection, run_id)
+                ]
                 writes.write_beats(connection, beats)
         except sa.exc.SQLAlchemyError:
             with self._changed:
                 for beat in beats:
                     self._beats.setdefault((beat.run_id, beat.writer_id), beat)
             raise
+        self._listening.noted(at_us)
+        for run_id in back:
+            self._hub.metadata_changed_from_thread(run_id, *self._names[run_id])

@@ -297,8 +297,8 @@ def _writer_document(state: WriterState, public: Row[Any] | None, gaps: list[dic
     """One writer: numbers from the store, what it said of itself from the metadata."""
     last_seen_us = max(state.last_seen_us, public.last_seen_us if public else 0)
     shown = public.state if public else "running"
-    if shown == "running":
-        shown = silent_state(now_us() - last_seen_us, public.backlog_frames if public else 0)
+    if shown == "running" and public is not None:
+        shown = silent_state(now_us() - public.silent_since_us, public.backlog_frames)
     return {
         "writer_id": f"{state.writer_id:016x}",
         "label": state.label,

@@ -81,7 +81,7 @@ def shown_name() -> Any:
 def state_at(now_us: int) -> Any:
     """The state as SQL: a running run that is not heard of becomes quiet, then lost; FINISH alone is final."""
     lost_after_us = sa.case((run.c.backlog_frames > 0, LOST_AFTER_WITH_BACKLOG_US), else_=LOST_AFTER_US)
-    silent_us = sa.literal(now_us) - run.c.heartbeat_us
+    silent_us = sa.literal(now_us) - run.c.silent_since_us
     return sa.case(
         (run.c.state != "running", run.c.state),
         (silent_us > lost_after_us, "lost"),

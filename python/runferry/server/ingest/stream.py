@@ -87,6 +87,8 @@ class WriterStream:
             max_frame_bytes=self._ingest.limits.max_frame_bytes,
         )
         self._outbox.put(pb.ServerMessage(open_ok=ok))
+        if not self._is_replay:
+            self._ingest.applier.seen(opened.run_id, opened.writer_id, now_us())  # back at once, not with its first beat
         reading = asyncio.create_task(self._read())
         sending = asyncio.create_task(self._outbox.run())
         stopping = asyncio.create_task(self._stop_reading.wait())

@@ -61,6 +61,7 @@ run = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("started_us", BigInteger, nullable=False),  # of the newest writer
     Column("heartbeat_us", BigInteger, nullable=False),
+    Column("silent_since_us", BigInteger, nullable=False, server_default="0"),  # heartbeat_us, later by what nobody listened
     Column("finished_us", BigInteger),
     Column("host", String, nullable=False),
     Column("backlog_frames", BigInteger, nullable=False),
@@ -85,6 +86,7 @@ writer = Table(
     Column("pid", BigInteger, nullable=False),
     Column("started_us", BigInteger, nullable=False),
     Column("last_seen_us", BigInteger, nullable=False),
+    Column("silent_since_us", BigInteger, nullable=False, server_default="0"),
     Column("is_child", Integer, nullable=False),  # started by a fork of another writer: does not decide the run's state
     Column("applied_seq", BigInteger, nullable=False),
     Column("lag_s", Float, nullable=False),
@@ -144,4 +146,11 @@ api_key = Table(
     Column("expires_us", BigInteger),
     Column("revoked_us", BigInteger),
     Column("last_used_us", BigInteger),  # to the minute
+)
+
+listening = Table(
+    "listening",
+    metadata,
+    Column("id", Integer, primary_key=True),  # 1: there is one row
+    Column("until_us", BigInteger, nullable=False),  # the server listened then; what passed until it listened again was no silence
 )

@@ -181,15 +181,22 @@ def write_beats(connection: Connection, beats: Sequence[Beat]) -> None:
         is_of_the_future = writer.c.last_seen_us > beat.last_seen_us + CLOCK_SET_BACK_US
         is_newer = (writer.c.last_seen_us <= beat.last_seen_us) | is_of_the_future
         connection.execute(sa.update(writer).where(mine, is_newer).values(last_seen_us=beat.last_seen_us, **said))
+        connection.execute(sa.update(writer).where(mine).values(silent_since_us=beat.last_seen_us))
     latest_us: dict[bytes, int] = {}
     for beat in beats:
         latest_us[beat.run_id] = max(beat.last_seen_us, latest_us.get(beat.run_id, 0))
     for run_id, now_us in latest_us.items():
+        ours, running = (writer.c.run_id == run_id), (writer.c.run_id == run_id) & (writer.c.state == "running")
         is_past = writer.c.last_seen_us <= now_us + CLOCK_SET_BACK_US
-        latest = sa.select(sa.func.max(writer.c.last_seen_us)).where(writer.c.run_id == run_id, is_past).scalar_subquery()
-        ours = sa.func.coalesce(latest, run.c.heartbeat_us)
-        backlog = sa.select(sa.func.sum(writer.c.backlog_frames)).where(writer.c.run_id == run_id).scalar_subquery()
-        connection.execute(sa.update(run).where(run.c.run_id == run_id).values(heartbeat_us=ours, backlog_frames=backlog))
+        latest = sa.select(sa.func.max(writer.c.last_seen_us)).where(ours, is_past).scalar_subquery()
+        silent = sa.select(sa.func.max(writer.c.silent_since_us)).where(running).scalar_subquery()
+        waiting = sa.select(sa.func.sum(writer.c.backlog_frames)).where(running).scalar_subquery()
+        values = {
+            "heartbeat_us": sa.func.coalesce(latest, run.c.heartbeat_us),
+            "silent_since_us": sa.func.coalesce(silent, run.c.silent_since_us),
+            "backlog_frames": sa.func.coalesce(waiting, 0),  # what a writer that has ended said last is no backlog
+        }
+        connection.execute(sa.update(run).where(run.c.run_id == run_id).values(**values))
 
 
 def decide_state(connection: Connection, run_id: bytes) -> None:
@@ -233,6 +240,7 @@ def _create_run(connection: Connection, run_id: bytes, opening: Opening, started
             created_us=started_us,
             started_us=started_us,
             heartbeat_us=now_us,
+            silent_since_us=now_us,
             host=opening.host,
             backlog_frames=0,
             points=0,
@@ -276,6 +284,7 @@ def _insert_writer(connection: Connection, run_id: bytes, writer_id: int, openin
             pid=opening.pid,
             started_us=started_us,
             last_seen_us=now_us,
+            silent_since_us=now_us,
             is_child=int(opening.is_child),
             applied_seq=0,
             lag_s=0.0,
@@ -287,7 +296,7 @@ def _insert_writer(connection: Connection, run_id: bytes, writer_id: int, openin
         )
     )
     counted = sa.select(sa.func.count()).where(writer.c.run_id == run_id).scalar_subquery()
-    connection.execute(sa.update(run).where(run.c.run_id == run_id).values(writers=counted, heartbeat_us=now_us))
+    connection.execute(sa.update(run).where(run.c.run_id == run_id).values(writers=counted, heartbeat_us=now_us, silent_since_us=now_us))
     return True
 
 
