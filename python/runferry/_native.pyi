@@ -21,7 +21,10 @@ class Writer:
         start_step: int,
         convert: Callable[[str, object], list[tuple[str, Any]]],
         ring_bytes: int = ...,
-        journal_cap_bytes: int = ...,
+        journal_cap_bytes: int | None = None,
+        journal_min_free_bytes: int = ...,
+        backpressure: str = "degrade",
+        backpressure_block_ms: int = ...,
         fsync: str = "adaptive",
         access: Access | None = None,
         in_child: Callable[..., None] | None = None,
@@ -105,7 +108,12 @@ class WriterStatus(TypedDict):
     journaled_bytes: int
     durable_frames: int
     acked_frames: int
+    thinned_rows: int
+    thinned_points: int
     dropped_rows: int
+    dropped_points: int
+    dropped_by_reason: dict[str, int]
+    gaps: int
     behind_rows: int
     dropped_values: int
     ignored_rows: int

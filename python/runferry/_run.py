@@ -78,19 +78,21 @@ class Run:
 
         The values are copied to a ring in shared memory; background threads write them to the run's journal and send
         them. No I/O, no lock. The call waits only while the ring is full, at most 250 ms, and then drops the row and
-        counts it in ``status().dropped_rows``. Once it has returned, ``kill -9`` of this process loses nothing while
-        ``status().kill_safe``; a power cut loses nothing after ``flush(durable=True)``.
+        counts it in ``status().dropped_rows``; with the setting ``backpressure="block"`` it waits as long as that says. Once it
+        has returned, ``kill -9`` of this process loses nothing while ``status().kill_safe``; a power cut loses nothing after
+        ``flush(durable=True)``.
 
         Args:
             data: Name to value. ``/`` in a name makes groups, nested dicts make paths. Numbers keep every bit, NaN and
                 infinities included. The dict is not changed.
-            step: Row to write to, 0 to 2**63 - 1. A step behind the current one drops the call, with a count and one
-                warning. Default: the current row.
+            step: Row to write to, 0 to 2**63 - 1. A step behind the current one or beyond the last one drops the call, with a count
+                and one warning. Default: the current row.
             commit: Whether the row is complete. Default: yes, unless ``step`` is given.
 
         Raises:
             TypeError: ``data`` is not a dict, a name is not a string, or a value is of a type without a stored form.
             UsageError: The run is finished.
+            JournalFullError: The journal is at its cap, and the setting ``backpressure`` is "raise".
 
         Example:
             >>> run = runferry.init(mode="offline")
@@ -342,10 +344,13 @@ class Run:
         else:
             place = f"on the server: {self.url}"
         _term.termlog(f"run {self.name} ({self.id}) finished: {rows} {place}")
-        lost = {"dropped rows": status.dropped_rows, "calls with a step behind the current one dropped": status.behind_rows,
+        lost = {"rows thinned out": status.thinned_rows, "rows dropped": status.dropped_rows,
+                "calls with a step behind the current one dropped": status.behind_rows,
                 "values dropped": status.dropped_values, "values kept as markers": status.marked_values,
                 "frames refused by the server": status.rejected_frames}  # fmt: skip
         told = [f"{count:,} {what}" for what, count in lost.items() if count]
+        if status.gaps and (status.thinned_points or status.dropped_points):
+            told.append(f"{status.thinned_points + status.dropped_points:,} values in all, counted in {status.gaps:,} gaps")
         if told:
             _term.termwarn(f"run {self.name} ({self.id}): {', '.join(told)}")
         is_dead = "dead" in {status.journal, status.connection}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _TRUE = {"1", "true", "yes", "on", "t", "y"}
 _FALSE = {"0", "false", "no", "off", "f", "n", ""}
 _UNITS = {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "b": 1}
+_DAY_MS = 24 * 60 * 60 * 1000
 MODES = {"online": "online", "offline": "offline", "disabled": "disabled", "dryrun": "offline", "run": "online", "shared": "shared"}
 
 
@@ -50,6 +51,19 @@ def as_seconds(value: object) -> float:
     if math.isnan(seconds) or seconds < 0:
         raise ValueError("expected zero seconds or more")
     return seconds
+
+
+def as_milliseconds(value: object) -> int:
+    """A whole number of milliseconds, zero to a day."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError(f"expected milliseconds, found {type(value).__name__}")  # noqa: TRY004 - the contract above
+    try:
+        milliseconds = int(value)
+    except ValueError:
+        raise ValueError("expected a whole number of milliseconds") from None
+    if not 0 <= milliseconds <= _DAY_MS:
+        raise ValueError(f"expected 0 to {_DAY_MS} milliseconds")
+    return milliseconds
 
 
 def as_bytes(least: int, most: int) -> Callable[[object], int]:

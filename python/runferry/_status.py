@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from collections.abc import Mapping  # noqa: TC003 - `typing.get_type_hints` of the class shall work
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +28,19 @@ class RunStatus:
     """Frames forced to the disk."""
     acked_frames: int = 0
     """Frames the server has stored durably."""
+    thinned_rows: int = 0
+    """Rows taken out between others as the journal neared its cap (``backpressure="degrade"``); counted in GAPs."""
+    thinned_points: int = 0
+    """Values that went so, those of rows that stay for a text in them included."""
     dropped_rows: int = 0
-    """Rows lost to a full ring or a full disk; each is a counted GAP on the server."""
+    """Rows lost to a full ring or a full journal, or refused; each is a counted GAP on the server."""
+    dropped_points: int = 0
+    """Values in them."""
+    dropped_by_reason: Mapping[str, int] = field(default_factory=dict)
+    """Dropped rows by reason: ``journal_full``, ``oldest`` (made room for newer ones), ``ring_full`` (the packer did not keep up),
+    ``refused`` (too large a call, or a step beyond 2**63 - 1)."""
+    gaps: int = 0
+    """GAP frames written: places in the sequence that say what is missing there."""
     behind_rows: int = 0
     """Calls that named a step behind the current one and were dropped, as in the W&B SDK."""
     ignored_rows: int = 0
@@ -61,7 +70,8 @@ class RunStatus:
     `incompatible` (its version does), `not_runferry` (something else answers at the address), `done` (all is sent and acked), `dead`
     (a fault of ours ended the sending; what is in the journal is sent by the next `init` or `runferry sync`)."""
     journal: str = "none"
-    """`ok`, `full` or `degraded` (the disk is full or fails: frames go to the server directly), `dead` (a fault of ours ended the writing;
+    """`ok`, `full` (at its cap, or the disk is: the policy ``backpressure`` is at work, or frames go to the server directly),
+    `degraded` (the disk fails: frames go to the server directly), `dead` (a fault of ours ended the writing;
     what is in the ring is saved by the next `init` or `runferry sync`), `none` (disabled run)."""
     journal_bytes: int = 0
     """Bytes on the disk now: what was acked is trimmed."""
@@ -75,5 +85,5 @@ class RunStatus:
     @classmethod
     def of(cls, native: Mapping[str, Any]) -> RunStatus:
         """From the native writer's dict; names it does not hold keep their default, names unknown here are left out."""
-        known = {field.name: native[field.name] for field in fields(cls) if field.name in native}
+        known = {its.name: native[its.name] for its in fields(cls) if its.name in native}
         return cls(**{**known, "notices": tuple(known.get("notices", ()))})

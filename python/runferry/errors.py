@@ -7,11 +7,13 @@ Error
 ├── UsageError                the call is wrong: change the program
 │   └── UnsupportedError      the call is right in the W&B SDK, Runferry does not do it yet
 ├── JournalError              the local journal cannot be opened or written
+│   └── JournalFullError      it is at its cap, and `backpressure="raise"` asks to hear of it in `log`
 └── ConfigError               a config key would change its value
 ```
 
 The names and their places are those of the W&B SDK. Once `init()` has returned, only wrong calls raise (`UsageError`,
-`TypeError`, `ConfigError`); trouble with disk or network is a status (`Run.status`) and never an exception in the training loop.
+`TypeError`, `ConfigError`); trouble with disk or network is a status (`Run.status`) and never an exception in the training loop,
+unless the user asks for it by `backpressure="raise"`.
 """
 
 from __future__ import annotations
@@ -44,6 +46,10 @@ class UnsupportedError(UsageError):
 
 class JournalError(Error):
     """The local journal cannot be opened or written; the text names the path."""
+
+
+class JournalFullError(JournalError):
+    """The journal is at its cap and `backpressure="raise"`: the row was not taken, and is counted. A later call may find room."""
 
 
 class ConfigError(Error):

@@ -25,6 +25,7 @@ from runferry._settings_checks import (
     as_bool,
     as_bytes,
     as_choice,
+    as_milliseconds,
     as_mode,
     as_resume,
     as_seconds,
@@ -123,7 +124,24 @@ class Settings:
     ring_bytes: int = _field(
         4 << 20, as_bytes(64 << 10, 1 << 30), "Size of the shared-memory ring; `16MiB` is understood.", from_wandb=False
     )
-    journal_cap_bytes: int = _field(10 << 30, as_bytes(1 << 20, 1 << 50), "Most disk the journal of a writer may take.", from_wandb=False)
+    journal_cap_bytes: int | None = _field(
+        None,
+        as_bytes(1 << 20, 1 << 50),
+        "Most disk the journal of a writer may take. Unset: `10GiB`, or a fifth of the free disk if that is less.",
+        from_wandb=False,
+    )
+    journal_min_free_bytes: int = _field(256 << 20, as_bytes(0, 1 << 50), "Free disk that the journal leaves to others.", from_wandb=False)
+    backpressure: str = _field(
+        "degrade",
+        as_choice("degrade", "drop_oldest", "drop_newest", "block", "raise"),
+        "What happens when the journal reaches its cap because the server is away or slow; whatever goes is counted. `degrade`: of each "
+        "metric every 2nd, 4th, 8th ... value stays, and always the last. `drop_oldest`: the oldest rows that were not sent go. "
+        "`drop_newest`: new rows go. `block`: `log` waits, then the row goes. `raise`: `log` raises `JournalFullError`.",
+        from_wandb=False,
+    )
+    backpressure_block_ms: int = _field(
+        1_000, as_milliseconds, "Milliseconds that one call of `log` waits at most, with `backpressure=block`.", from_wandb=False
+    )
     fsync: str = _field(
         "adaptive",
         as_choice("never", "adaptive", "interval", "always"),

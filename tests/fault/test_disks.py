@@ -73,7 +73,7 @@ def test_a_full_disk_stops_neither_training_nor_sending(server: RunningServer, s
 def test_a_full_disk_without_a_server_costs_counted_rows_and_the_server_sees_the_gap(
     server: RunningServer, small_disk: Mounted, tmp_path: Path
 ) -> None:
-    settings = {"silent": True, "ring_bytes": 1 << 20}
+    settings = {"silent": True, "ring_bytes": 1 << 20, "backpressure": "drop_newest"}
     run = runferry.init(project="disks", id="full-offline", dir=small_disk.path, mode="offline", settings=settings)
     slowest_s, number = 0.0, 0
     while run.status().dropped_rows < 100:

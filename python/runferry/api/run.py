@@ -95,6 +95,11 @@ class Run:
         """Every start of every process that wrote to the run: state, lag, backlog, gaps."""
         return list(self._server.get(["runs", *self._parts, "writers"])["writers"])
 
+    @property
+    def gaps(self) -> list[dict[str, Any]]:
+        """What is missing and counted, over all writers: `reason`, `rows`, `points` and `bytes` that went, and `detail` in words."""
+        return [gap for writer in self.writers() for gap in writer["gaps"]]
+
     def verify(self, journals: str | None = None) -> Verification:
         """Compare, for every writer of the run, what it packed with what the server stores: counts and checksums of every metric.
 

@@ -170,7 +170,8 @@ class Query:
             public = {unsigned(row.writer_id): row for row in connection.execute(sa.select(writer).where(writer.c.run_id == run_id))}
             gaps: dict[int, list[dict[str, Any]]] = {}
             for row in connection.execute(sa.select(gap).where(gap.c.run_id == run_id).order_by(gap.c.seq)):
-                found = {"seq": row.seq, "count": row.count, "reason": row.reason, "rows": row.rows, "detail": row.detail}
+                found = {name: getattr(row, name) for name in ("seq", "rows", "points", "bytes", "reason", "detail")}
+                found["count"] = row._mapping["count"]  # noqa: SLF001 - the documented way to a column named as a method of tuples
                 gaps.setdefault(unsigned(row.writer_id), []).append(found)
         states = sorted(self._store.writers(run_id), key=lambda state: (state.started_us, state.writer_id))
         return [_writer_document(state, public.get(state.writer_id), gaps.get(state.writer_id, [])) for state in states]

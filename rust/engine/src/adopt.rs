@@ -294,7 +294,7 @@ impl Left<'_> {
 fn lost_in_ring(identity: Identity, seq: u64, end: u64, bytes: u64, detail: &str) -> Packed {
     let counts = Dropped { bytes, ..Dropped::default() };
     let frame = gap_frame(identity, seq, 1, flags::RECOVERED, "corrupt", counts, detail);
-    Packed { frame, seq, next_seq: seq + 1, end, rows: 0, points: 0 }
+    Packed { frame, seq, next_seq: seq + 1, end, rows: 0, points: 0, gone: counts }
 }
 
 /// Puts a GAP in the place of a ring of which nothing can be read, and removes it. A writer that had no frame yet, or no more to come, lost

@@ -14,7 +14,7 @@ use std::time::Duration;
 use runferry_wire::block::{self, Block};
 use runferry_wire::builder::RowsBuilder;
 use runferry_wire::record::{self, Dropped, Row};
-use runferry_wire::rows::{EMPTY_ROW_NAME, MAX_PAYLOAD_COLUMNS, MAX_ROWS, Values};
+use runferry_wire::rows::{EMPTY_ROW_NAME, MAX_PAYLOAD_COLUMNS, MAX_ROWS, Rows, Values};
 use runferry_wire::{Codec, Doc, Draft, Kind, flags, payload};
 
 use crate::receipt::Covered;
@@ -60,6 +60,8 @@ pub struct Packed {
     pub rows: u64,
     /// Values in it.
     pub points: u64,
+    /// What it says is gone.
+    pub gone: Dropped,
 }
 
 /// The last value of a metric, for the run's summary.
@@ -83,8 +85,89 @@ pub enum Last {
 
 #[derive(Debug)]
 enum Ready {
-    Data { blocks: Vec<Block>, rows: u64, points: u64 },
-    Gap { reason: &'static str, counts: Dropped, detail: String },
+    /// Documents, and behind them rows if there are any.
+    Data {
+        blocks: Vec<Block>,
+        points: u64,
+    },
+    Gap {
+        reason: &'static str,
+        counts: Dropped,
+        detail: String,
+    },
+}
+
+/// What will be one frame, and the ring offset behind it.
+#[derive(Debug)]
+pub struct Closed {
+    ready: Ready,
+    /// Ring offset behind the last record of it.
+    pub end: u64,
+}
+
+impl Closed {
+    /// Rows alone.
+    pub fn of_rows(rows: Rows, end: u64) -> Self {
+        let points = rows.columns.iter().map(|column| column.values.len() as u64).sum();
+        Self { ready: Ready::Data { blocks: vec![Block::Rows(rows)], points }, end }
+    }
+
+    /// The same documents with other rows and another end; `None` if that is nothing.
+    #[must_use]
+    pub fn with_rows(&self, rows: Option<Rows>, points: u64, end: u64) -> Option<Self> {
+        let Ready::Data { blocks, .. } = &self.ready else { return None };
+        let documents = blocks.iter().filter(|block| !matches!(block, Block::Rows(_))).cloned();
+        let rows = rows.filter(|rows| !rows.steps.is_empty());
+        let blocks: Vec<Block> = documents.chain(rows.map(Block::Rows)).collect();
+        (!blocks.is_empty()).then_some(Self { ready: Ready::Data { blocks, points }, end })
+    }
+
+    /// The rows in it.
+    pub fn rows(&self) -> Option<&Rows> {
+        let Ready::Data { blocks, .. } = &self.ready else { return None };
+        if let Some(Block::Rows(rows)) = blocks.last() { Some(rows) } else { None }
+    }
+
+    /// What the receipt has to cover once it is packed.
+    pub(crate) fn blocks(&self) -> &[Block] {
+        if let Ready::Data { blocks, .. } = &self.ready { blocks } else { &[] }
+    }
+
+    /// Rows and values in it.
+    pub fn counts(&self) -> (u64, u64) {
+        let rows = self.rows().map_or(0, |rows| rows.steps.len() as u64);
+        if let Ready::Data { points, .. } = &self.ready { (rows, *points) } else { (0, 0) }
+    }
+
+    /// How many documents are in it.
+    pub fn documents(&self) -> u64 {
+        let Ready::Data { blocks, .. } = &self.ready else { return 0 };
+        blocks.len() as u64 - u64::from(self.rows().is_some())
+    }
+
+    /// The frame, as number `seq`.
+    pub fn pack(&self, identity: Identity, seq: u64, extra_flags: u8) -> Packed {
+        let (rows, points) = self.counts();
+        let frame = match &self.ready {
+            Ready::Data { blocks, .. } => {
+                let documents = self.documents();
+                let raw = block::encode_all(blocks);
+                let (codec, stored) = payload::compress(&raw, ZSTD_LEVEL);
+                let draft = Draft {
+                    kind: Kind::Data,
+                    flags: extra_flags | if documents > 0 { flags::DOCS } else { 0 },
+                    run_id: identity.run_id,
+                    writer_id: identity.writer_id,
+                    seq,
+                    record_count: (rows + documents) as u32,
+                };
+                draft.seal(codec, raw.len() as u32, &stored)
+            }
+            Ready::Gap { reason, counts, detail } => gap_frame(identity, seq, 1, extra_flags, reason, *counts, detail),
+        };
+        let gone = if let Ready::Gap { counts, .. } = &self.ready { *counts } else { Dropped::default() };
+        Packed { frame, seq, next_seq: seq + 1, end: self.end, rows, points, gone }
+    }
 }
 
 /// Gathers records until they are due to become a frame.
@@ -95,7 +178,7 @@ pub struct Batch {
     document_bytes: usize,
     /// Slots of each schema, by schema id.
     schemas: HashMap<u32, Vec<u32>>,
-    ready: VecDeque<(Ready, u64)>,
+    ready: VecDeque<Closed>,
     first_at: Option<Duration>,
     /// Offset behind the last record taken in.
     end: u64,
@@ -123,7 +206,7 @@ impl Batch {
             record::DROPPED => Dropped::decode(payload).is_some_and(|(counts, reason)| {
                 self.close();
                 let detail = reason.text().to_owned();
-                self.ready.push_back((Ready::Gap { reason: "dropped", counts, detail }, end));
+                self.ready.push_back(Closed { ready: Ready::Gap { reason: "dropped", counts, detail }, end });
                 true
             }),
             _ => false,
@@ -134,7 +217,7 @@ impl Batch {
             self.close();
             let counts = Dropped { rows: 1, points: 0, bytes: payload.len() as u64 };
             let detail = format!("a record of kind {entry_kind} cannot be read");
-            self.ready.push_back((Ready::Gap { reason: "corrupt", counts, detail }, end));
+            self.ready.push_back(Closed { ready: Ready::Gap { reason: "corrupt", counts, detail }, end });
         } else if self.builder.byte_count() + self.document_bytes >= TARGET_RAW_BYTES
             || self.builder.row_count() >= MAX_ROWS - 1
             || self.builder.column_count() >= MANY_COLUMNS
@@ -222,14 +305,12 @@ impl Batch {
         let points = self.builder.point_count();
         let mut blocks = std::mem::take(&mut self.documents);
         self.document_bytes = 0;
-        let mut rows = 0;
         if self.builder.row_count() > 0 {
             let block = self.builder.take();
-            rows = block.steps.len() as u64;
             self.remember(&block.columns);
             blocks.push(Block::Rows(block));
         }
-        self.ready.push_back((Ready::Data { blocks, rows, points }, self.end));
+        self.ready.push_back(Closed { ready: Ready::Data { blocks, points }, end: self.end });
     }
 
     fn remember(&mut self, columns: &[runferry_wire::Column]) {
@@ -280,42 +361,20 @@ impl Batch {
         &self.last
     }
 
-    /// Packs the oldest closed frame as number `seq`.
-    pub fn pack(&mut self, identity: Identity, seq: u64, extra_flags: u8) -> Option<Packed> {
-        let (ready, end) = self.ready.pop_front()?;
+    /// The oldest of what is closed.
+    pub fn take(&mut self) -> Option<Closed> {
+        let closed = self.ready.pop_front()?;
         if self.is_empty() {
             self.first_at = None;
         }
-        Some(match ready {
-            Ready::Data { blocks, rows, points } => {
-                self.covered.add(&blocks, seq + 1);
-                let has_documents = blocks.iter().any(|block| !matches!(block, Block::Rows(_)));
-                let documents = blocks.len() as u64 - u64::from(rows > 0);
-                let raw = block::encode_all(&blocks);
-                let (codec, stored) = payload::compress(&raw, ZSTD_LEVEL);
-                let draft = Draft {
-                    kind: Kind::Data,
-                    flags: extra_flags | if has_documents { flags::DOCS } else { 0 },
-                    run_id: identity.run_id,
-                    writer_id: identity.writer_id,
-                    seq,
-                    record_count: (rows + documents) as u32,
-                };
-                Packed {
-                    frame: draft.seal(codec, raw.len() as u32, &stored),
-                    seq,
-                    next_seq: seq + 1,
-                    end,
-                    rows,
-                    points,
-                }
-            }
-            Ready::Gap { reason, counts, detail } => {
-                self.covered.add(&[], seq + 1);
-                let frame = gap_frame(identity, seq, 1, extra_flags, reason, counts, &detail);
-                Packed { frame, seq, next_seq: seq + 1, end, rows: 0, points: 0 }
-            }
-        })
+        Some(closed)
+    }
+
+    /// Packs the oldest closed frame as number `seq`.
+    pub fn pack(&mut self, identity: Identity, seq: u64, extra_flags: u8) -> Option<Packed> {
+        let closed = self.take()?;
+        self.covered.add(closed.blocks(), seq + 1);
+        Some(closed.pack(identity, seq, extra_flags))
     }
 }
 

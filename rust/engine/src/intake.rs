@@ -35,6 +35,8 @@ const LONGEST_STALL: Duration = Duration::from_millis(250);
 /// And of all calls within a minute.
 const STALL_BUDGET: Duration = Duration::from_secs(1);
 const STALL_WINDOW: Duration = Duration::from_secs(60);
+/// A packer that has done nothing for so long is not waited for at all.
+const HOPELESS_AFTER: Duration = Duration::from_secs(5);
 const STALL_POLL: Duration = Duration::from_micros(500);
 /// How often drops are reported.
 const DROP_REPORT: Duration = Duration::from_secs(1);
@@ -48,8 +50,11 @@ pub enum Taken {
     Document,
     /// The step lay behind; counted.
     Behind,
-    /// Too large; counted.
-    Refused,
+    /// Too large, or its spool could not be written; counted.
+    Refused {
+        /// Values in it.
+        points: u64,
+    },
     /// The writer is finished, or this is a forked child.
     Closed,
     /// No room: to be tried again without the lock.
@@ -58,6 +63,8 @@ pub enum Taken {
         kind: u8,
         /// Entry payload.
         payload: Vec<u8>,
+        /// Values in it.
+        points: u64,
     },
 }
 
@@ -77,6 +84,8 @@ pub struct Intake {
     dropped_values: u64,
     stalled: Duration,
     stall_window: Duration,
+    /// Frames packed when a call last looked, and since when it has been so many.
+    progress: (u64, Duration),
 }
 
 impl Intake {
@@ -96,6 +105,7 @@ impl Intake {
             dropped_values: 0,
             stalled: Duration::ZERO,
             stall_window: Duration::ZERO,
+            progress: (0, Duration::ZERO),
         }
     }
 
@@ -164,9 +174,10 @@ impl Intake {
             full_or_large => {
                 let mut payload = vec![0; len];
                 fill(&mut payload);
+                let points = bits.len() as u64;
                 match full_or_large {
-                    Pushed::TooLarge => self.spool(ROW_SCHEMA, &payload),
-                    _ => Taken::Full { kind: ROW_SCHEMA, payload },
+                    Pushed::TooLarge => self.spool(ROW_SCHEMA, &payload, points),
+                    _ => Taken::Full { kind: ROW_SCHEMA, payload, points },
                 }
             }
         }
@@ -188,14 +199,15 @@ impl Intake {
         let bytes: usize =
             values.iter().map(Value::byte_count).sum::<usize>() + names.iter().map(|name| name.len()).sum::<usize>();
         if bytes > LARGEST_CALL_BYTES {
-            self.count(DropReason::TooLarge, Dropped { rows: 1, points: names.len() as u64, bytes: bytes as u64 });
-            return (Taken::Refused, None);
+            let points = names.len() as u64;
+            self.count(DropReason::TooLarge, Dropped { rows: 1, points, bytes: bytes as u64 });
+            return (Taken::Refused { points }, None);
         }
         self.report_drops(false);
         let schema = self.schema_of(names);
         let row_names = schema.map_or(RowNames::Inline(names), RowNames::Schema);
         let (kind, payload) = record::encode_row(row_names, step, time_us, values);
-        (self.push(kind, payload), schema)
+        (self.push(kind, payload, names.len() as u64), schema)
     }
 
     /// Counts values under names that cannot be stored.
@@ -208,34 +220,34 @@ impl Intake {
         if self.is_closed {
             return Taken::Closed;
         }
-        let Some(payload) = record::encode_document(block) else { return Taken::Refused };
+        let Some(payload) = record::encode_document(block) else { return Taken::Refused { points: 0 } };
         if payload.len() > LARGEST_DOCUMENT_BYTES || block.node_count() > MAX_DOCUMENT_NODES {
             self.count(DropReason::TooLarge, Dropped { rows: 1, points: 0, bytes: payload.len() as u64 });
-            return Taken::Refused;
+            return Taken::Refused { points: 0 };
         }
-        match self.push(DOCUMENT, payload) {
+        match self.push(DOCUMENT, payload, 0) {
             Taken::Done => Taken::Document,
             other => other,
         }
     }
 
-    fn push(&mut self, kind: u8, payload: Vec<u8>) -> Taken {
+    fn push(&mut self, kind: u8, payload: Vec<u8>, points: u64) -> Taken {
         match self.producer.push(kind, &[&payload]) {
             Pushed::Done => Taken::Done,
             Pushed::Closed => Taken::Closed,
-            Pushed::Full => Taken::Full { kind, payload },
-            Pushed::TooLarge => self.spool(kind, &payload),
+            Pushed::Full => Taken::Full { kind, payload, points },
+            Pushed::TooLarge => self.spool(kind, &payload, points),
         }
     }
 
     /// An entry larger than the ring takes goes through a file.
-    fn spool(&mut self, kind: u8, payload: &[u8]) -> Taken {
+    fn spool(&mut self, kind: u8, payload: &[u8], points: u64) -> Taken {
         self.spooled += 1;
         let Ok(entry) = rowspool::write(&self.dir, self.spooled, kind, payload) else {
-            self.count_full(payload);
-            return Taken::Refused;
+            self.count_full(payload.len(), points);
+            return Taken::Refused { points };
         };
-        self.push(SPOOLED, entry)
+        self.push(SPOOLED, entry, points)
     }
 
     /// The schema of these names, interned if need be; `None`: the row has to carry its names.
@@ -273,8 +285,13 @@ impl Intake {
     }
 
     /// Counts a row that found no room.
-    pub fn count_full(&mut self, payload: &[u8]) {
-        self.count(DropReason::Full, Dropped { rows: 1, points: 0, bytes: payload.len() as u64 });
+    pub fn count_full(&mut self, bytes: usize, points: u64) {
+        self.count(DropReason::Full, Dropped { rows: 1, points, bytes: bytes as u64 });
+    }
+
+    /// Counts a row whose step is beyond what a step can be.
+    pub fn count_beyond(&mut self, points: u64) {
+        self.count(DropReason::Beyond, Dropped { rows: 1, points, bytes: 0 });
     }
 
     fn count(&mut self, reason: DropReason, more: Dropped) {
@@ -297,15 +314,19 @@ impl Intake {
         });
     }
 
-    /// Whether a call may go on waiting, having waited `slice` more without any progress.
-    fn may_stall(&mut self, slice: Duration) -> bool {
+    /// Whether a call may wait `slice` more, with so many frames packed by now and `waited` without any progress.
+    fn may_wait(&mut self, packed_frames: u64, waited: Duration, slice: Duration) -> bool {
         let now = clock::mono();
+        if self.progress.0 != packed_frames {
+            self.progress = (packed_frames, now);
+            return true;
+        }
         if now.saturating_sub(self.stall_window) > STALL_WINDOW {
             self.stall_window = now;
             self.stalled = Duration::ZERO;
         }
         self.stalled += slice;
-        self.stalled < STALL_BUDGET
+        waited < LONGEST_STALL && self.stalled < STALL_BUDGET && now.saturating_sub(self.progress.1) < HOPELESS_AFTER
     }
 }
 
@@ -326,11 +347,11 @@ fn fill_row(out: &mut [u8], schema: u32, step: i64, time_us: i64, bits: &[u64], 
     }
 }
 
-/// Pushes an entry as soon as there is room: without end while the packer makes progress, else 250 ms at most. To be called
-/// without the lock around `intake`.
+/// Pushes an entry as soon as there is room: without end while the packer makes progress, else 250 ms at most; where the policy
+/// for a full journal is to block, as long as that says. To be called without the lock around `intake`.
 pub fn push_waiting(writer: &Writer, intake: &Mutex<Intake>, kind: u8, payload: &[u8]) -> bool {
-    let mut stalled = Duration::ZERO;
-    let mut progress = writer.wake();
+    let begun = clock::mono();
+    let (mut progress, mut progressed_at) = (writer.wake(), begun);
     loop {
         std::thread::sleep(STALL_POLL);
         let mut intake = intake.lock().unwrap_or_else(PoisonError::into_inner);
@@ -339,15 +360,16 @@ pub fn push_waiting(writer: &Writer, intake: &Mutex<Intake>, kind: u8, payload: 
             Pushed::Closed | Pushed::TooLarge => return false,
             Pushed::Full => {}
         }
-        let now = writer.wake();
-        if now == progress {
-            stalled += STALL_POLL;
-            if stalled >= LONGEST_STALL || !intake.may_stall(STALL_POLL) {
-                return false;
-            }
-        } else {
-            progress = now;
-            stalled = Duration::ZERO;
+        let (now, packed) = (clock::mono(), writer.wake());
+        if packed != progress {
+            (progress, progressed_at) = (packed, now);
+        }
+        let goes_on = match writer.patience() {
+            Some(longest) => now.saturating_sub(begun) < longest,
+            None => intake.may_wait(packed, now.saturating_sub(progressed_at), STALL_POLL),
+        };
+        if !goes_on {
+            return false;
         }
     }
 }

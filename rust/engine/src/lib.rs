@@ -7,12 +7,14 @@ pub mod adopt;
 pub mod batch;
 pub mod clock;
 mod credentials;
+mod held;
 pub mod inspect;
 pub mod intake;
 pub mod machine;
 mod outward;
 mod pack;
 mod patience;
+mod pressure;
 pub mod receipt;
 mod rejected;
 pub mod rowspool;
@@ -22,10 +24,13 @@ mod source;
 #[cfg(feature = "steps")]
 pub mod steps;
 mod sync_disk;
+mod thin;
 mod thread;
 pub mod upload;
 mod writer;
 
 pub use credentials::Access;
 pub use pack::Fsync;
+pub use pressure::Policy;
+pub use shared::LossReason;
 pub use writer::{Flushed, Options, Reach, StartError, Status, Writer};

@@ -16,9 +16,12 @@
 //!
 //! # Failure
 //! A frame that the journal cannot take stays in the outbox (8 MiB), its records stay in the ring, and both are tried again each
-//! second. Beyond that the ring fills, and callers drop with a count. Sending goes on all the while.
+//! second. Beyond that the ring fills, and callers drop with a count. Sending goes on all the while. What a journal at its cap
+//! means for new frames is `full`.
 
-use std::collections::VecDeque;
+mod full;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,15 +32,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use runferry_journal::{Disk, Journal, JournalError, JournalOptions, ack};
 use runferry_ring::{Consumer, Names as RingNames};
-use runferry_wire::record::SPOOLED;
-use runferry_wire::{Doc, Kind, flags};
+use runferry_wire::record::{Dropped, SPOOLED};
+use runferry_wire::{Doc, Header, Kind, flags};
 
-use crate::batch::{Batch, Identity, Last, Names, Packed, map_frame};
+use crate::batch::{Batch, Closed, Identity, Last, Names, Packed, map_frame};
 use crate::clock::Clock;
+use crate::held::Held;
+use crate::pressure::{Policy, Pressure};
 use crate::receipt::{Covered, segment_head};
 use crate::rowspool;
-use crate::shared::{Counters, Item, OUTBOX_BYTES, Shared};
+use crate::shared::{Connection, Counters, Item, LossReason, OUTBOX_BYTES, Shared};
 use crate::sync_disk::{Done, SyncJob, SyncQueue};
+use full::Tally;
 
 const BUSY_POLL: Duration = Duration::from_millis(5);
 const IDLE_POLL: Duration = Duration::from_millis(250);
@@ -87,6 +93,7 @@ pub(crate) struct Packer {
     pub(crate) options: JournalOptions,
     pub(crate) is_online: bool,
     pub(crate) fsync: Fsync,
+    pub(crate) policy: Policy,
     pub(crate) linger_ms: Arc<AtomicU64>,
     pub(crate) to_sync: SyncQueue,
     pub(crate) clock: Clock,
@@ -106,6 +113,9 @@ struct Waiting {
     next_seq: u64,
     end: u64,
     frame: Bytes,
+    rows: u64,
+    points: u64,
+    gone: Dropped,
 }
 
 /// The packer between two looks at its inbox.
@@ -115,6 +125,13 @@ pub(crate) struct Loop {
     names: InterimNames,
     waiting: VecDeque<Waiting>,
     next_seq: u64,
+    /// Ring offset behind the last record that has a frame.
+    packed_end: u64,
+    pressure: Pressure,
+    was_pressed: bool,
+    held: Held,
+    /// What the segments hold, by their first number; kept where they may have to go.
+    tallies: BTreeMap<u64, Tally>,
     /// Spooled entries to be removed once the ring up to `end` is journaled.
     spooled: VecDeque<(u64, PathBuf)>,
     last_housekeeping: Duration,
@@ -154,6 +171,11 @@ impl Loop {
             names,
             waiting: VecDeque::new(),
             next_seq,
+            packed_end: 0,
+            pressure: Pressure::default(),
+            was_pressed: false,
+            held: Held::default(),
+            tallies: BTreeMap::new(),
             spooled: VecDeque::new(),
             last_housekeeping: now,
             last_sync: now,
@@ -177,7 +199,7 @@ impl Loop {
         if !self.batch.is_empty() {
             self.wait = self.wait.min(BUSY_POLL * 4);
         }
-        if self.batch.is_due(self.now(), self.linger()) {
+        if self.batch.is_due(self.now(), self.linger()) || self.is_ring_half_packed() {
             self.batch.close();
         }
         self.write_ready();
@@ -214,7 +236,12 @@ impl Loop {
     }
 
     fn linger(&self) -> Duration {
-        Duration::from_millis(self.it.linger_ms.load(Ordering::Relaxed))
+        Duration::from_millis(self.it.linger_ms.load(Ordering::Relaxed)).max(self.pressure.linger())
+    }
+
+    /// Under pressure rows gather for long; they keep their place in the ring, which must not fill by that.
+    fn is_ring_half_packed(&self) -> bool {
+        self.it.consumer.unreleased_bytes() > self.it.consumer.capacity_bytes() / 2 && self.waiting.is_empty()
     }
 
     /// Takes at most `limit` entries out of the ring; how many.
@@ -264,33 +291,46 @@ impl Loop {
         self.write_ready();
     }
 
-    fn write_ready(&mut self) {
-        while let Some(packed) = self.batch.pack(self.it.identity, self.next_seq, 0) {
-            runferry_failpoints::hit!("pack.packed");
-            self.it.consumer.set_intent(packed.seq, packed.end);
-            self.write(packed);
-        }
+    fn write(&mut self, packed: Packed) {
+        self.write_as(packed, false);
     }
 
-    fn write(&mut self, packed: Packed) {
+    /// `past_limits`: the little that must not be lost, whatever the cap.
+    fn write_as(&mut self, packed: Packed, past_limits: bool) {
+        runferry_failpoints::hit!("pack.packed");
+        self.it.consumer.set_intent(packed.seq, packed.end);
+        let is_journaled = self.append_next(packed.seq, &packed.frame, past_limits);
+        self.written(packed, is_journaled);
+    }
+
+    /// Whether the journal took the frame as its next one. Behind frames that went to the server alone it goes on in a new segment,
+    /// see `retry_waiting`.
+    fn append_next(&mut self, seq: u64, frame: &[u8], past_limits: bool) -> bool {
+        let is_next = self.waiting.is_empty() && self.it.journal.next_seq() == seq;
+        runferry_failpoints::hit!("pack.before_write");
+        let is_journaled = is_next && self.append(frame, past_limits);
+        runferry_failpoints::hit!("pack.after_write");
+        is_journaled
+    }
+
+    fn written(&mut self, packed: Packed, is_journaled: bool) {
         let counters = &self.it.shared.counters;
         Counters::add(&counters.packed_frames, 1);
         Counters::add(&counters.packed_rows, packed.rows);
         Counters::add(&counters.packed_points, packed.points);
         self.next_seq = packed.next_seq;
+        self.packed_end = packed.end;
+        let Packed { seq, next_seq, end, rows, points, gone, .. } = packed;
         let frame = Bytes::from(packed.frame);
-        // Behind frames that went to the server alone the journal goes on in a new segment, see `retry_waiting`.
-        let is_next = self.waiting.is_empty() && self.it.journal.next_seq() == packed.seq;
-        runferry_failpoints::hit!("pack.before_write");
-        let is_journaled = is_next && self.append(&frame);
-        runferry_failpoints::hit!("pack.after_write");
-        if is_journaled {
-            self.journaled(packed.end, packed.next_seq, frame.len());
-        } else {
-            let Packed { seq, next_seq, end, .. } = packed;
-            self.waiting.push_back(Waiting { seq, next_seq, end, frame: frame.clone() });
+        if Header::decode(&frame).is_ok_and(|header| header.kind == Kind::Gap) {
+            Counters::add(&counters.gaps, 1);
         }
-        let Packed { seq, next_seq, .. } = packed;
+        if is_journaled {
+            self.journaled(end, next_seq, frame.len());
+            self.tally(rows, points, gone);
+        } else {
+            self.waiting.push_back(Waiting { seq, next_seq, end, frame: frame.clone(), rows, points, gone });
+        }
         runferry_failpoints::hit!("pack.offer");
         self.it.shared.offer(Item { seq, next_seq, frame, is_journaled, packed_at: self.now() });
         if is_journaled && self.it.fsync == Fsync::Always {
@@ -299,9 +339,15 @@ impl Loop {
     }
 
     /// Whether the journal took the frame. The error is kept for `status()`.
-    fn append(&mut self, frame: &[u8]) -> bool {
-        let Err(error) = self.it.journal.append(frame) else { return true };
-        let journal = if matches!(error, JournalError::Full { .. }) { "full" } else { "degraded" };
+    fn append(&mut self, frame: &[u8], past_limits: bool) -> bool {
+        let journal = &mut self.it.journal;
+        let appended = if past_limits { journal.append_past_limits(frame) } else { journal.append(frame) };
+        let Err(error) = appended else { return true };
+        let is_full = matches!(error, JournalError::Full { .. });
+        let journal = if is_full { "full" } else { "degraded" };
+        if is_full && self.it.policy.holds() {
+            self.it.shared.set_holding(true);
+        }
         let text = chain(&error);
         self.it.shared.change(|state| {
             state.journal = journal;
@@ -345,6 +391,9 @@ impl Loop {
             self.waiting.pop_front();
             self.release(end);
         }
+        if self.waiting.is_empty() {
+            self.it.shared.set_holding(false);
+        }
     }
 
     fn keep_house(&mut self) {
@@ -365,7 +414,8 @@ impl Loop {
         self.it.shared.change(|state| state.synced_next_seq = state.synced_next_seq.max(synced));
         self.retry_waiting();
         self.rewrite_doubtful().ok(); // told in `last_error`
-        self.trim();
+        self.trim_acked();
+        self.look_at_room();
         let (oldest, is_behind) = {
             let state = self.it.shared.state();
             (state.items.front().map(|item| item.packed_at), self.synced_next_seq < state.journaled_next_seq)
@@ -396,15 +446,18 @@ impl Loop {
                 Err(error) => return self.it.shared.set_error(chain(&error)),
             }
         }
-        if self.write_waiting() {
-            self.it.shared.change(|state| state.journal = "ok");
+        // What a lost server may have seen has to be kept as it is: the cap is passed by what the ring held, once.
+        let past_limits = !self.it.policy.holds() && self.it.shared.state().connection != Connection::Connected;
+        if self.write_waiting(past_limits) {
+            self.it.shared.set_holding(false);
+            self.it.shared.change(|state| state.journal = if state.is_pressed { "full" } else { "ok" });
         }
     }
 
     /// Whether the journal took everything that waited for it.
-    fn write_waiting(&mut self) -> bool {
+    fn write_waiting(&mut self, past_limits: bool) -> bool {
         while let Some(waiting) = self.waiting.pop_front() {
-            if !self.append(&waiting.frame) {
+            if !self.append(&waiting.frame, past_limits) {
                 self.waiting.push_front(waiting);
                 return false;
             }
@@ -414,6 +467,7 @@ impl Loop {
                 }
             });
             self.journaled(waiting.end, waiting.next_seq, waiting.frame.len());
+            self.tally(waiting.rows, waiting.points, waiting.gone);
         }
         true
     }
@@ -444,7 +498,7 @@ impl Loop {
         let Some(first) = first.filter(|first| *first < doubt.until_seq) else { return };
         self.take_back(first);
         self.it.journal.restart_from(first);
-        if self.write_waiting() {
+        if self.write_waiting(true) {
             self.it.shared.change(|state| {
                 state.last_error = format!("an fsync failed; frames from {first} on were written to a new segment");
             });
@@ -464,8 +518,17 @@ impl Loop {
             let journaled = state.items.iter_mut().filter(|item| item.is_journaled && item.seq >= first);
             let back = journaled.map(|item| {
                 item.is_journaled = false;
+                let records = Header::decode(&item.frame).map_or(0, |header| u64::from(header.record_count));
                 // Their records have left the ring.
-                Waiting { seq: item.seq, next_seq: item.next_seq, end: 0, frame: item.frame.clone() }
+                Waiting {
+                    seq: item.seq,
+                    next_seq: item.next_seq,
+                    end: 0,
+                    frame: item.frame.clone(),
+                    rows: records,
+                    points: 0,
+                    gone: Dropped::default(),
+                }
             });
             back.collect()
         });
@@ -474,14 +537,22 @@ impl Loop {
         }
     }
 
-    fn trim(&mut self) {
+    fn trim_acked(&mut self) {
         let durable = self.it.shared.state().durable_next_seq;
-        if durable == self.acked_hint || !self.it.is_online {
+        if durable != self.acked_hint && self.it.is_online {
+            self.trim(durable, false);
+        }
+    }
+
+    /// `fully`: with no tail kept for a server restored from a backup.
+    fn trim(&mut self, durable: u64, fully: bool) {
+        runferry_failpoints::hit!("pack.trim");
+        let journal = &mut self.it.journal;
+        let trimmed = if fully { journal.trim_fully(durable) } else { journal.trim(durable) };
+        if durable == self.acked_hint && matches!(trimmed, Ok(0)) {
             return;
         }
         self.acked_hint = durable;
-        runferry_failpoints::hit!("pack.trim");
-        let trimmed = self.it.journal.trim(durable);
         // A hint that is lost costs sending again, and nothing else.
         ack::write_hint(&*self.it.disk, &self.it.dir, self.it.identity.writer_id, durable).ok();
         if let Err(error) = trimmed {
@@ -534,23 +605,30 @@ impl Loop {
         }
         self.write_all();
         self.retry_waiting();
+        if let Some(rows) = self.held.take() {
+            let held = Closed::of_rows(rows, self.packed_end);
+            let packed = held.pack(self.it.identity, self.next_seq, 0);
+            self.it.covered.add(held.blocks(), packed.next_seq);
+            self.write_as(packed, true);
+        }
         let mut map = map.clone();
         let counters = &self.it.shared.counters;
-        for (name, counter) in [
-            ("rows", &counters.accepted_rows),
-            ("points", &counters.packed_points),
-            ("dropped_rows", &counters.dropped_rows),
-            ("marked_values", &counters.marked_values),
+        for (name, count) in [
+            ("rows", Counters::get(&counters.accepted_rows)),
+            ("points", Counters::get(&counters.packed_points) - counters.of(LossReason::Oldest).1),
+            ("dropped_rows", counters.dropped_rows()),
+            ("thinned_rows", counters.of(LossReason::Thinned).0),
+            ("marked_values", Counters::get(&counters.marked_values)),
         ] {
-            map.set(name, Doc::Int(Counters::get(counter) as i64));
+            map.set(name, Doc::Int(count as i64));
         }
         let seq = self.next_seq;
         map.set("receipt", self.it.covered.to_doc());
         runferry_failpoints::hit!("pack.finish");
         let frame = map_frame(self.it.identity, Kind::Finish, seq, 0, flags::LAST, &map);
         let end = self.it.consumer.cursor();
-        self.it.consumer.set_intent(seq, end);
-        self.write(Packed { frame, seq, next_seq: seq + 1, end, rows: 0, points: 0 });
+        let gone = Dropped::default();
+        self.write(Packed { frame, seq, next_seq: seq + 1, end, rows: 0, points: 0, gone });
         self.finished = Some(seq);
         self.it.shared.change(|state| state.is_finished = true);
         self.it.shared.frames.notify_one();
@@ -576,7 +654,8 @@ impl Loop {
     pub(crate) fn end(mut self) {
         self.write_all();
         self.retry_waiting();
-        self.trim();
+        self.trim_acked();
+        self.look_at_room(); // the last word of `status()` about the journal
         runferry_failpoints::hit!("pack.end");
         self.it.journal.seal(); // gives back the space it had reserved
         if self.waiting.is_empty() {

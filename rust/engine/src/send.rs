@@ -487,6 +487,7 @@ fn put_gap(
         ));
         if !gaps.contains_key(&header.seq) {
             Counters::add(&shared.counters.rejected_frames, 1);
+            Counters::add(&shared.counters.gaps, 1);
         }
     }
     let counts = Dropped { rows: u64::from(header.record_count), points: 0, bytes: frame.len() as u64 };
@@ -513,7 +514,7 @@ fn beat(shared: &Shared, clock: Clock, next_seq: u64) -> Beat {
         backlog_frames: state.next_seq.saturating_sub(state.durable_next_seq),
         backlog_bytes: state.item_bytes as u64,
         lag_s: oldest.as_secs_f64(),
-        dropped_rows: Counters::get(&counters.dropped_rows),
+        dropped_rows: counters.dropped_rows(),
         retries: Counters::get(&counters.retries),
         wall_us: (clock.wall_us)(),
     }

@@ -10,6 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use runferry_journal::Droppable;
 
 /// Names of a writer's threads.
 pub(crate) const PACK: &str = "rf-pack";
@@ -25,7 +26,6 @@ const MOST_NOTICES: usize = 50;
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) accepted_rows: AtomicU64,
-    pub(crate) dropped_rows: AtomicU64,
     pub(crate) marked_values: AtomicU64,
     pub(crate) packed_rows: AtomicU64,
     pub(crate) packed_points: AtomicU64,
@@ -38,9 +38,68 @@ pub(crate) struct Counters {
     pub(crate) rejected_frames: AtomicU64,
     pub(crate) damaged_records: AtomicU64,
     pub(crate) panics: AtomicU64,
+    pub(crate) gaps: AtomicU64,
+    lost: [Lost; LossReason::ALL.len()],
+}
+
+/// Rows and values that went for one reason.
+#[derive(Debug, Default)]
+struct Lost {
+    rows: AtomicU64,
+    points: AtomicU64,
+}
+
+/// Why a row did not get through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LossReason {
+    /// Taken out between others as the journal neared its cap.
+    Thinned,
+    /// The ring was full and stayed so.
+    RingFull,
+    /// The journal was full.
+    JournalFull,
+    /// Its segment made room for newer ones.
+    Oldest,
+    /// The call was larger than a call may be, or its spool could not be written.
+    Refused,
+}
+
+impl LossReason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::Thinned, Self::RingFull, Self::JournalFull, Self::Oldest, Self::Refused];
+
+    /// The reason's name in `status()`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Thinned => "thinned",
+            Self::RingFull => "ring_full",
+            Self::JournalFull => "journal_full",
+            Self::Oldest => "oldest",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 impl Counters {
+    /// Counts rows and values that do not get through.
+    pub(crate) fn lost(&self, reason: LossReason, rows: u64, points: u64) {
+        if let Some(lost) = self.lost.get(reason as usize) {
+            Self::add(&lost.rows, rows);
+            Self::add(&lost.points, points);
+        }
+    }
+
+    /// Rows and values that went for one reason.
+    pub(crate) fn of(&self, reason: LossReason) -> (u64, u64) {
+        self.lost.get(reason as usize).map_or((0, 0), |lost| (Self::get(&lost.rows), Self::get(&lost.points)))
+    }
+
+    /// Rows that went, but for those thinned.
+    pub(crate) fn dropped_rows(&self) -> u64 {
+        let dropped = LossReason::ALL.into_iter().filter(|reason| *reason != LossReason::Thinned);
+        dropped.map(|reason| self.of(reason).0).sum()
+    }
+
     pub(crate) fn add(counter: &AtomicU64, count: u64) {
         counter.fetch_add(count, Ordering::Relaxed);
     }
@@ -115,6 +174,10 @@ pub(crate) struct State {
     /// Frames below are durably on the server.
     pub(crate) durable_next_seq: u64,
     pub(crate) received_next_seq: u64,
+    /// The sender has asked for frames below, so they may be on their way.
+    pub(crate) asked_next_seq: u64,
+    /// These are being taken out of the journal: the sender asks again later.
+    pub(crate) hidden: Option<Droppable>,
     /// The writer's FINISH frame lies below `next_seq`: no frame follows.
     pub(crate) is_finished: bool,
     pub(crate) connection: Connection,
@@ -122,6 +185,8 @@ pub(crate) struct State {
     pub(crate) storage_epoch: Vec<u8>,
     pub(crate) journal: &'static str,
     pub(crate) journal_bytes: u64,
+    /// The policy for a full journal is at work.
+    pub(crate) is_pressed: bool,
     pub(crate) last_error: String,
     pub(crate) dead_threads: Vec<String>,
     /// The ring's file was removed or cut by somebody: what is logged from then on dies with the process.
@@ -141,6 +206,10 @@ pub(crate) struct Shared {
     /// The sender is to end now, whatever waits.
     pub(crate) is_stopping: AtomicBool,
     pub(crate) stop: tokio::sync::Notify,
+    /// Frames wait in memory for room in the journal: callers meet the policy.
+    is_holding: AtomicBool,
+    /// How often the policy for a full journal has begun or ended its work: odd while it works.
+    pressure_turns: AtomicU64,
 }
 
 impl Shared {
@@ -162,7 +231,40 @@ impl Shared {
             frames: tokio::sync::Notify::new(),
             is_stopping: AtomicBool::new(false),
             stop: tokio::sync::Notify::new(),
+            is_holding: AtomicBool::new(false),
+            pressure_turns: AtomicU64::new(0),
         }
+    }
+
+    /// Notes whether the policy for a full journal is at work.
+    pub(crate) fn set_pressed(&self, is_pressed: bool) {
+        let has_changed = self.change(|state| {
+            let has_changed = std::mem::replace(&mut state.is_pressed, is_pressed) != is_pressed;
+            if has_changed {
+                state.journal = if is_pressed { "full" } else { "ok" };
+            }
+            has_changed
+        });
+        if has_changed {
+            self.pressure_turns.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Odd while the policy for a full journal is at work; one more with each beginning and end.
+    pub(crate) fn pressure_turns(&self) -> u64 {
+        self.pressure_turns.load(Ordering::Acquire)
+    }
+
+    /// Notes whether frames wait for room, under a policy by which callers feel it.
+    pub(crate) fn set_holding(&self, is_holding: bool) {
+        if self.is_holding.swap(is_holding, Ordering::AcqRel) != is_holding {
+            self.set_pressed(is_holding);
+        }
+    }
+
+    /// Whether frames wait for room.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.is_holding.load(Ordering::Acquire)
     }
 
     /// The state; a thread that panicked while holding it has left nothing half done (each change is one assignment or push).
@@ -217,6 +319,24 @@ impl Shared {
             }
             state.notices.push(text);
         });
+    }
+
+    /// Chooses a segment that the sender has not come to yet, and keeps the sender from it until `unhide`.
+    pub(crate) fn hide(&self, choose: impl FnOnce(u64) -> Option<Droppable>) -> Option<Droppable> {
+        self.change(|state| {
+            state.hidden = choose(state.asked_next_seq);
+            if let Some(segment) = state.hidden {
+                state.items.retain(|item| !(segment.seq..segment.until_seq).contains(&item.seq));
+                state.item_bytes = state.items.iter().map(|item| item.frame.len()).sum();
+            }
+            state.hidden
+        })
+    }
+
+    /// The sender may go on.
+    pub(crate) fn unhide(&self) {
+        self.change(|state| state.hidden = None);
+        self.frames.notify_one();
     }
 
     pub(crate) fn set_error(&self, text: String) {

@@ -142,10 +142,12 @@ impl Source for LiveSource {
 
     fn frame(&mut self, seq: u64) -> Result<Option<Bytes>, String> {
         {
-            let state = self.shared.state();
-            if seq >= state.next_seq {
+            let mut state = self.shared.state();
+            let is_hidden = state.hidden.is_some_and(|hidden| (hidden.seq..hidden.until_seq).contains(&seq));
+            if seq >= state.next_seq || is_hidden {
                 return Ok(None);
             }
+            state.asked_next_seq = state.asked_next_seq.max(seq + 1);
             let place = state.items.partition_point(|item| item.seq < seq);
             if let Some(item) = state.items.get(place).filter(|item| item.seq == seq) {
                 return Ok(Some(item.frame.clone()));

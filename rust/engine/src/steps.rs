@@ -18,6 +18,7 @@ use crate::adopt::{AdoptError, Left, read_open};
 use crate::batch::{Identity, map_frame};
 use crate::clock::Clock;
 use crate::pack::{Fsync, Loop, Packer};
+use crate::pressure::Policy;
 use crate::receipt::{Covered, segment_head};
 use crate::send::{Ended, Sender, serve};
 use crate::shared::Shared;
@@ -123,6 +124,8 @@ impl Process {
             options,
             is_online: true,
             fsync,
+            // Rows wait for room: nobody here could be told that they went.
+            policy: Policy::Block(Duration::ZERO),
             linger_ms: Arc::clone(&linger_ms),
             to_sync: SyncQueue::new(to_sync),
             clock: world.clock,

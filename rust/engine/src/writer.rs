@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use runferry_journal::{Journal, JournalError, JournalOptions, Lock, LockError, LockInfo, RealDisk};
+use runferry_journal::{Disk, Journal, JournalError, JournalOptions, Lock, LockError, LockInfo, RealDisk};
 use runferry_ring::{CreateError, Placement, Producer};
 use runferry_transport::{Tcp, Timeouts};
 use runferry_wire::{Doc, Kind};
@@ -27,9 +27,10 @@ use crate::clock::Clock;
 use crate::credentials::Access;
 use crate::machine;
 use crate::pack::{self, Command, Fsync, Packer};
+use crate::pressure::Policy;
 use crate::receipt::{Covered, segment_head};
 use crate::send::{self, Sender};
-use crate::shared::{Connection, Counters, PACK, SEND, SYNC, Shared};
+use crate::shared::{Connection, Counters, LossReason, PACK, SEND, SYNC, Shared};
 use crate::source::LiveSource;
 use crate::sync_disk::{self, SyncQueue};
 use crate::{clock, thread};
@@ -37,6 +38,8 @@ use crate::{clock, thread};
 const NAMES_BYTES: usize = 1 << 20;
 const ONLINE_LINGER_MS: u64 = 100;
 const OFFLINE_LINGER_MS: u64 = 1_000;
+/// A disk with less than five times this free is full by `journal_min_free_bytes` before it is by the cap.
+const LEAST_CAP_BYTES: u64 = 16 << 20;
 /// How long `finish` waits for a disk that hangs.
 const DISK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait for an answer of the packer, whatever the caller allows.
@@ -45,6 +48,8 @@ const LONGEST_QUESTION: Duration = Duration::from_secs(24 * 60 * 60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a full inbox, or a thread that is to end, is looked at.
 const INBOX_POLL: Duration = Duration::from_millis(2);
+/// How often frames that only the server can take are looked after.
+const UNJOURNALED_POLL: Duration = Duration::from_millis(50);
 /// How long the end of an acked stream may take.
 const BYE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -65,8 +70,12 @@ pub struct Options {
     pub client: String,
     /// Size of the ring.
     pub ring_bytes: usize,
-    /// Most bytes of the journal.
-    pub journal_cap_bytes: u64,
+    /// Most bytes of the journal; `None`: 10 GiB, or a fifth of what is free if that is less.
+    pub journal_cap_bytes: Option<u64>,
+    /// Bytes of the file system that the journal leaves to others.
+    pub journal_min_free_bytes: u64,
+    /// What happens to rows at the cap.
+    pub policy: Policy,
     /// When the journal goes to the device.
     pub fsync: Fsync,
 }
@@ -132,7 +141,9 @@ pub struct Status {
     pub durable_frames: u64,
     pub acked_frames: u64,
     pub received_frames: u64,
-    pub dropped_rows: u64,
+    /// Rows and values that went, by reason.
+    pub losses: Vec<(LossReason, u64, u64)>,
+    pub gaps: u64,
     pub marked_values: u64,
     pub damaged_records: u64,
     pub retries: u64,
@@ -158,6 +169,7 @@ pub struct Writer {
     dir: PathBuf,
     inbox: SyncSender<Command>,
     is_online: bool,
+    policy: Policy,
     placement: Placement,
     threads: Mutex<Vec<JoinHandle<()>>>,
     lock: Mutex<Option<Lock>>,
@@ -175,13 +187,6 @@ impl Writer {
         let disk: Arc<RealDisk> = Arc::new(RealDisk);
         let journal_error = |source| StartError::Journal { path: options.root.clone(), source };
 
-        let limits = if is_online { JournalOptions::ONLINE } else { JournalOptions::OFFLINE };
-        let journal_options = JournalOptions {
-            cap_bytes: options.journal_cap_bytes,
-            segment_bytes: runferry_failpoints::value!("journal.segment_bytes", limits.segment_bytes),
-            tail_keep_bytes: runferry_failpoints::value!("journal.tail_keep_bytes", limits.tail_keep_bytes),
-            ..limits
-        };
         let covered = Covered::default();
         let head = segment_head(options.identity, options.open.clone(), covered.clone());
         let ring_name = format!("runferry-{writer_id:016x}.ring");
@@ -197,6 +202,14 @@ impl Writer {
         make_dirs(&dir).map_err(|source| {
             journal_error(JournalError::Io { action: "make directory", path: dir.clone(), source })
         })?;
+        let kind = if is_online { JournalOptions::ONLINE } else { JournalOptions::OFFLINE };
+        let cap_bytes = options.journal_cap_bytes.unwrap_or_else(|| default_cap(&dir));
+        let limits = kind.limited(cap_bytes, options.journal_min_free_bytes);
+        let journal_options = JournalOptions {
+            segment_bytes: runferry_failpoints::value!("journal.segment_bytes", limits.segment_bytes),
+            tail_keep_bytes: runferry_failpoints::value!("journal.tail_keep_bytes", limits.tail_keep_bytes),
+            ..limits
+        };
         let lock = lock_own(&dir, &lock_info)
             .map_err(|source| StartError::Lock { path: dir.clone(), source: Box::new(source) })?;
         runferry_failpoints::hit!("start.locked");
@@ -236,6 +249,7 @@ impl Writer {
             options: journal_options,
             is_online,
             fsync: options.fsync,
+            policy: options.policy,
             linger_ms: linger_ms.clone(),
             to_sync: SyncQueue::new(to_sync),
             clock: Clock::MACHINE,
@@ -266,6 +280,7 @@ impl Writer {
             dir,
             inbox,
             is_online,
+            policy: options.policy,
             placement,
             threads: Mutex::new(threads),
             lock: Mutex::new(Some(lock)),
@@ -291,9 +306,39 @@ impl Writer {
         Counters::add(&self.shared.counters.accepted_rows, 1);
     }
 
-    /// Counts rows that were refused.
-    pub fn dropped_rows(&self, rows: u64) {
-        Counters::add(&self.shared.counters.dropped_rows, rows);
+    /// Counts a row that was refused.
+    pub fn dropped_row(&self, reason: LossReason, points: u64) {
+        self.shared.counters.lost(reason, 1, points);
+    }
+
+    /// Whether a call is to raise: the journal is full, and the user asked for it.
+    #[inline]
+    pub fn is_refusing(&self) -> bool {
+        self.policy == Policy::Raise && self.shared.is_holding()
+    }
+
+    /// The policy for a full journal.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Whether frames wait in memory for room in the journal.
+    pub fn is_holding(&self) -> bool {
+        self.shared.is_holding()
+    }
+
+    /// How long a call may wait for room in all, where that does not depend on the packer's progress.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        match self.policy {
+            Policy::Block(longest) if self.shared.is_holding() => Some(longest),
+            _ => None,
+        }
+    }
+
+    /// Odd while rows go because the journal is at its cap; one more with each beginning and end of that.
+    #[inline]
+    pub fn pressure_turns(&self) -> u64 {
+        self.shared.pressure_turns()
     }
 
     /// Counts values that were replaced by a marker.
@@ -314,6 +359,11 @@ impl Writer {
         let is_durable = reach != Reach::Journaled;
         let next_seq = match self.ask(timeout, |done| Command::Flush { durable: is_durable, done }) {
             Some(Ok(next_seq)) => next_seq,
+            // Frames that the journal has no room for may go to the server all the same, and those behind them then.
+            Some(Err(_)) if reach == Reach::Acked && self.is_online => {
+                self.shared.wait(timeout.min(UNJOURNALED_POLL), |state| state.durable_next_seq >= state.next_seq);
+                return Flushed::NotYet;
+            }
             Some(Err(_)) => return Flushed::Never,
             None if self.shared.state().is_dead(PACK) => return Flushed::Never,
             None => return Flushed::NotYet,
@@ -421,7 +471,11 @@ impl Writer {
             durable_frames: state.synced_next_seq - 1,
             acked_frames: state.durable_next_seq - 1,
             received_frames: state.received_next_seq - 1,
-            dropped_rows: get(&counters.dropped_rows),
+            losses: LossReason::ALL
+                .into_iter()
+                .map(|reason| (reason, counters.of(reason).0, counters.of(reason).1))
+                .collect(),
+            gaps: get(&counters.gaps),
             marked_values: get(&counters.marked_values),
             damaged_records: get(&counters.damaged_records),
             retries: get(&counters.retries),
@@ -451,6 +505,12 @@ fn lock_own(dir: &Path, info: &LockInfo) -> Result<Lock, LockError> {
         }
     }
     Lock::acquire(dir, info)
+}
+
+/// 10 GiB, or a fifth of what is free if that is less.
+fn default_cap(dir: &Path) -> u64 {
+    let free_bytes = RealDisk.free_bytes(dir).unwrap_or(u64::MAX);
+    JournalOptions::ONLINE.cap_bytes.min(free_bytes / 5).max(LEAST_CAP_BYTES)
 }
 
 fn make_dirs(dir: &Path) -> std::io::Result<()> {

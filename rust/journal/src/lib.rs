@@ -32,4 +32,4 @@ pub use scan::{Gap, GapReason, Note, Piece, Scan, Segment, WriterDir, scan_bytes
 pub use successor::Successor;
 pub use sync::SyncTicket;
 pub use walk::DamageKind;
-pub use writer::{Doubt, Dropped, Journal, JournalOptions, remove};
+pub use writer::{Doubt, Droppable, Journal, JournalOptions, Room, remove};

@@ -7,12 +7,14 @@
 //! - The active segment holds whole frames up to the tracked offset. A frame that could not be written whole is cut off
 //!   again, and where even that fails the segment is left.
 //! - Numbers are contiguous: a frame is taken only if its number is [`Journal::next_seq`].
-//! - No byte is removed but by [`Journal::trim`] (the server has it) and [`Journal::drop_oldest`] (the caller reports it).
+//! - No byte is removed but by [`Journal::trim`] (the server has it) and [`Journal::drop_segment`] (a GAP takes its place).
 //! - A descriptor whose fsync failed is never synced again.
 //!
 //! # Failure
 //! No room (disk full, quota, our own limits) is [`JournalError::Full`] and leaves everything as it was. Any other error
 //! moves to a new segment once; what was not yet synced is then in [`Doubt`] until the caller has written it anew.
+
+mod room;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -25,11 +27,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use runferry_wire::frame::{Header, Kind};
 
 use crate::active::{Active, WriteFault};
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::error::{JournalError, Shortage};
 use crate::scan::{Scan, scan};
 use crate::segment::SegmentName;
 use crate::sync::{SegmentSync, SyncTicket};
+
+pub use room::{Droppable, Room};
 
 /// More segments with the same first number than any disk fault explains.
 const MAX_ORDINAL: u32 = 10_000;
@@ -53,6 +57,17 @@ impl JournalOptions {
         Self { segment_bytes: 8 << 20, tail_keep_bytes: 16 << 20, min_free_bytes: 256 << 20, cap_bytes: 10 << 30 };
     /// For a run that is kept to be synced later.
     pub const OFFLINE: Self = Self { segment_bytes: 64 << 20, ..Self::ONLINE };
+
+    /// The same with other limits; segments and tail shrink with a small cap, so that room is made in small steps.
+    #[must_use]
+    pub fn limited(self, cap_bytes: u64, min_free_bytes: u64) -> Self {
+        Self {
+            segment_bytes: self.segment_bytes.min((cap_bytes / 16).max(64 << 10)),
+            tail_keep_bytes: self.tail_keep_bytes.min(cap_bytes / 8),
+            min_free_bytes,
+            cap_bytes,
+        }
+    }
 }
 
 /// Frames that were written but may not survive a power cut, because a write or an fsync beside them failed.
@@ -64,24 +79,20 @@ pub struct Doubt {
     pub until_seq: u64,
 }
 
-/// Frames removed to make room. After an I/O error a later segment may hold copies of the last of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Dropped {
-    /// The first of them.
-    pub seq: u64,
-    /// The number behind the last of them.
-    pub until_seq: u64,
-    /// Bytes won.
-    pub bytes: u64,
-}
-
 /// A segment that is no longer written.
-#[derive(Debug)]
 struct Sealed {
     path: PathBuf,
     first_seq: u64,
     next_seq: u64,
     bytes: u64,
+    /// It holds GAP frames in the place of segments that were dropped, and takes more of them.
+    gaps: Option<Gaps>,
+}
+
+struct Gaps {
+    file: Arc<dyn DiskFile>,
+    sync: Arc<SegmentSync>,
+    name: u64,
 }
 
 /// A segment that is not yet known to be durable.
@@ -178,7 +189,7 @@ impl Journal {
             let sync = Arc::new(SegmentSync::new(path.clone(), None, segment.first_seq));
             journal.unsynced.push(Unsynced { sync, next_seq: segment.next_seq, name: 0 });
             let (first_seq, next_seq, bytes) = (segment.first_seq, segment.next_seq, segment.bytes);
-            journal.sealed.push_back(Sealed { path, first_seq, next_seq, bytes });
+            journal.sealed.push_back(Sealed { path, first_seq, next_seq, bytes, gaps: None });
         }
         journal.begin_segment()?;
         Ok(journal)
@@ -227,6 +238,18 @@ impl Journal {
     /// limits (not the disk's), so that a loss can always be put on record. `Io`: neither the active segment nor a new
     /// one took it. `NotAFrame`, `WrongLength`, `OutOfOrder`: a mistake of the caller.
     pub fn append(&mut self, frame: &[u8]) -> Result<(), JournalError> {
+        self.append_within(frame, true)
+    }
+
+    /// As [`append`](Self::append), past our own limits whatever the frame: for the little that must not be lost.
+    ///
+    /// # Errors
+    /// As of `append`; `Full` only if the disk itself is.
+    pub fn append_past_limits(&mut self, frame: &[u8]) -> Result<(), JournalError> {
+        self.append_within(frame, false)
+    }
+
+    fn append_within(&mut self, frame: &[u8], is_limited: bool) -> Result<(), JournalError> {
         let header = Header::decode(frame).map_err(|source| JournalError::NotAFrame { source })?;
         if header.frame_len() != frame.len() {
             return Err(JournalError::WrongLength { expected: header.frame_len(), found: frame.len() });
@@ -234,7 +257,7 @@ impl Journal {
         if header.seq != self.next_seq {
             return Err(JournalError::OutOfOrder { expected: self.next_seq, found: header.seq });
         }
-        let is_limited = !matches!(header.kind, Kind::Finish | Kind::Gap);
+        let is_limited = is_limited && !matches!(header.kind, Kind::Finish | Kind::Gap);
         let (used_bytes, cap_bytes) = (self.bytes(), self.options.cap_bytes);
         if is_limited && used_bytes + frame.len() as u64 > cap_bytes {
             return Err(self.full(Shortage::Cap { used_bytes, cap_bytes }));
@@ -299,61 +322,6 @@ impl Journal {
             names: self.names,
             next_seq: self.next_seq,
         })
-    }
-
-    /// Removes segments whose frames all lie below `durable_next_seq`, the oldest first, as long as `tail_keep_bytes`
-    /// remain; never the newest one. The bytes won are the answer.
-    ///
-    /// # Errors
-    /// `Io` if a segment cannot be removed; it stays and is tried again next time.
-    pub fn trim(&mut self, durable_next_seq: u64) -> Result<u64, JournalError> {
-        self.notice_failed_syncs();
-        self.doubt = self
-            .doubt
-            .take()
-            .map(|doubt| doubt.start.max(durable_next_seq)..doubt.end)
-            .filter(|doubt| !doubt.is_empty());
-        let mut left_bytes = self.bytes();
-        let mut trimmed_bytes = 0;
-        while let Some(oldest) = self.removable() {
-            let would_be_left = left_bytes - oldest.bytes;
-            if oldest.next_seq > durable_next_seq || would_be_left < self.options.tail_keep_bytes {
-                break;
-            }
-            trimmed_bytes += self.remove_oldest()?.map_or(0, |dropped| dropped.bytes);
-            left_bytes = would_be_left;
-        }
-        Ok(trimmed_bytes)
-    }
-
-    /// Removes the oldest segment, sent or not, and says which frames went with it. `None`: only one is left,
-    /// or its frames are being written anew.
-    ///
-    /// # Errors
-    /// `Io` if it cannot be removed.
-    pub fn drop_oldest(&mut self) -> Result<Option<Dropped>, JournalError> {
-        self.notice_failed_syncs();
-        self.remove_oldest()
-    }
-
-    /// The oldest segment, unless the next process would give its numbers to other frames: because it is the only one, or
-    /// because its frames are still being written anew.
-    fn removable(&self) -> Option<&Sealed> {
-        let is_followed = self.active.is_some() || self.sealed.len() > 1;
-        self.sealed.front().filter(|oldest| is_followed && oldest.next_seq <= self.next_seq)
-    }
-
-    fn remove_oldest(&mut self) -> Result<Option<Dropped>, JournalError> {
-        let Some(oldest) = self.removable() else { return Ok(None) };
-        match self.disk.unlink(&oldest.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(JournalError::io("remove", &oldest.path, error));
-            }
-            Ok(()) | Err(_) => {}
-        }
-        let Some(oldest) = self.sealed.pop_front() else { return Ok(None) };
-        self.unsynced.retain(|segment| segment.sync.path() != oldest.path);
-        Ok(Some(Dropped { seq: oldest.first_seq, until_seq: oldest.next_seq, bytes: oldest.bytes }))
     }
 
     fn full(&self, shortage: Shortage) -> JournalError {
@@ -439,6 +407,7 @@ impl Journal {
             first_seq: active.first_seq,
             next_seq: self.next_seq,
             bytes: active.offset,
+            gaps: None,
         });
     }
 

@@ -5,7 +5,7 @@ mod support;
 use std::path::Path;
 use std::sync::Arc;
 
-use runferry_journal::{Doubt, Dropped, Journal, JournalError, JournalOptions, Next, Reader, Shortage};
+use runferry_journal::{Doubt, Droppable, Journal, JournalError, JournalOptions, Next, Reader, Shortage};
 use runferry_wire::frame::{Header, Kind};
 use rustix::io::Errno;
 use support::{DIR, Fault, SMALL, SimDisk, data, frame, open};
@@ -316,21 +316,51 @@ fn nothing_above_the_durable_number_is_trimmed() {
 }
 
 #[test]
-fn dropping_the_oldest_says_which_frames_went() {
+fn a_dropped_segment_leaves_a_gap_in_its_place_and_the_next_one_joins_it() {
+    let disk = SimDisk::new();
+    let mut journal = journal(&disk, large());
+    for seq in 1..=9 {
+        journal.append(&data(seq, &[7; 500])).expect("appended");
+        if seq % 2 == 0 {
+            journal.seal();
+        }
+    }
+    let before = journal.bytes();
+
+    for (seq, until_seq) in [(3, 5), (5, 7)] {
+        let oldest = journal.droppable(3).expect("a segment");
+        assert!(
+            matches!(oldest, Droppable { seq: found, until_seq: until, .. } if (found, until) == (seq, until_seq)),
+            "{oldest:?}"
+        );
+        journal.drop_segment(oldest, &frame(Kind::Gap, seq, 2, b"gap")).expect("dropped");
+    }
+
+    assert_eq!(found(&disk), (vec![1, 2, 3, 5, 7, 8, 9], vec![]), "frames 3 and 5 are the gaps");
+    assert!(journal.bytes() < before - 3 * 500, "{} of {before}", journal.bytes());
+    assert_eq!(journal.droppable(8), None, "a frame below was asked for, and the active segment is not dropped");
+    journal.trim(9).expect("trimmed");
+    assert_eq!((journal.first_seq(), found(&disk)), (9, (vec![9], vec![1])));
+}
+
+#[test]
+fn a_segment_whose_gap_cannot_be_written_stays() {
     let disk = SimDisk::new();
     let mut journal = journal(&disk, large());
     for seq in 1..=4 {
         journal.append(&data(seq, b"data")).expect("appended");
-        if seq == 3 {
+        if seq == 2 {
             journal.seal();
         }
     }
+    let oldest = journal.droppable(1).expect("a segment");
 
-    let dropped = journal.drop_oldest().expect("dropped");
+    for fault in [Fault::Create { error: Errno::NOSPC }, Fault::Write { bytes: 100, error: Errno::NOSPC }] {
+        disk.inject(fault);
+        journal.drop_segment(oldest, &frame(Kind::Gap, 1, 2, b"gap")).expect_err("the disk refuses");
 
-    assert!(matches!(dropped, Some(Dropped { seq: 1, until_seq: 4, .. })), "{dropped:?}");
-    assert_eq!(journal.drop_oldest().expect("nothing to do"), None);
-    assert_eq!((journal.first_seq(), found(&disk)), (4, (vec![4], vec![1])));
+        assert_eq!(found(&disk), (vec![1, 2, 3, 4], vec![]));
+    }
 }
 
 #[test]

@@ -15,6 +15,10 @@ pub(crate) fn usage_error(py: Python<'_>, text: String) -> PyErr {
     exception(py, "UsageError", text)
 }
 
+pub(crate) fn full_error(py: Python<'_>, text: String) -> PyErr {
+    exception(py, "JournalFullError", text)
+}
+
 pub(crate) fn journal_error(py: Python<'_>, error: &StartError) -> PyErr {
     exception(py, "JournalError", text_of(error))
 }

@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyString};
 use runferry_engine::batch::{Identity, Last};
 use runferry_engine::intake::{Intake, Taken, push_waiting};
-use runferry_engine::{Flushed, Fsync, Options, Reach, Status, Writer as Engine, clock};
+use runferry_engine::{Flushed, Fsync, LossReason, Options, Policy, Reach, Status, Writer as Engine, clock};
 use runferry_wire::block::{Block, Changes};
 use runferry_wire::record::{DOCUMENT, Value};
 use runferry_wire::{Doc, histogram::Histogram};
 
 use crate::documents::doc_of;
-use crate::errors::{journal_error, usage_error};
+use crate::errors::{full_error, journal_error, usage_error};
 use crate::fork::{self, Inside};
 use crate::frames::json_to_python;
 use crate::journals::{AccessSettings, Follower, access_of};
@@ -25,6 +25,9 @@ use crate::row::{LongRow, Scratch, SeenCalls, as_dict};
 
 /// Longest a `finish` or `flush` without timeout waits at a time before it looks for Ctrl-C.
 const SIGNAL_POLL: Duration = Duration::from_millis(200);
+
+/// A journal that fills and empties all the time is not told about all the time.
+const MOST_TURNS_TOLD: u64 = 20;
 
 /// What the fast path remembers.
 #[derive(Default)]
@@ -41,6 +44,30 @@ enum Topic {
     TooLarge,
     Value,
     Fault,
+    Step,
+}
+
+/// The step of a call.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    At(i64),
+    /// Beyond what a step can be.
+    Beyond,
+}
+
+impl FromPyObject<'_, '_> for Step {
+    type Error = PyErr;
+
+    fn extract(step: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        match step.extract::<i64>() {
+            Ok(step) => Ok(Self::At(step)),
+            Err(error) if error.is_instance_of::<PyOverflowError>(step.py()) => {
+                // Behind every step there is, or beyond.
+                Ok(if step.lt(0)? { Self::At(i64::MIN) } else { Self::Beyond })
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// One start of one process writing to a run: ring, journal, sender, and the three threads behind them.
@@ -61,6 +88,8 @@ pub(crate) struct Writer {
     ignored_rows: AtomicU64,
     /// Topics that were warned about.
     told: AtomicU8,
+    /// Beginnings and ends of a full journal that were told.
+    told_turns: AtomicU64,
 }
 
 /// What a forked child must neither lock nor drop.
@@ -83,7 +112,7 @@ impl Drop for Writer {
 #[pymethods]
 impl Writer {
     #[new]
-    #[pyo3(signature = (*, root, run_id, open, base_url, start_step, convert, ring_bytes=4 << 20, journal_cap_bytes=10 << 30, fsync="adaptive", access=None, in_child=None))]
+    #[pyo3(signature = (*, root, run_id, open, base_url, start_step, convert, ring_bytes=4 << 20, journal_cap_bytes=None, journal_min_free_bytes=256 << 20, backpressure="degrade", backpressure_block_ms=1000, fsync="adaptive", access=None, in_child=None))]
     #[expect(clippy::too_many_arguments, reason = "one keyword each, all named at the call")]
     fn new(
         py: Python<'_>,
@@ -94,7 +123,10 @@ impl Writer {
         start_step: i64,
         convert: Py<PyAny>,
         ring_bytes: usize,
-        journal_cap_bytes: u64,
+        journal_cap_bytes: Option<u64>,
+        journal_min_free_bytes: u64,
+        backpressure: &str,
+        backpressure_block_ms: u64,
         fsync: &str,
         access: Option<AccessSettings>,
         in_child: Option<Py<PyAny>>,
@@ -109,6 +141,19 @@ impl Writer {
                 return Err(PyValueError::new_err(text));
             }
         };
+        let policy = match backpressure {
+            "degrade" => Policy::Degrade,
+            "drop_oldest" => Policy::DropOldest,
+            "drop_newest" => Policy::DropNewest,
+            "block" => Policy::Block(Duration::from_millis(backpressure_block_ms)),
+            "raise" => Policy::Raise,
+            other => {
+                let text = format!(
+                    "backpressure is {other:?}, one of degrade, drop_oldest, drop_newest, block, raise is allowed"
+                );
+                return Err(PyValueError::new_err(text));
+            }
+        };
         let writer_id = Engine::new_writer_id();
         let open = doc_of(open)?;
         let text_of = |name: &str| open.get_str(name).unwrap_or_default().to_owned();
@@ -117,7 +162,19 @@ impl Writer {
         let is_child = open.get("parent_writer").is_some();
         let access = access_of(access);
         let (orphans_in, orphans_of, orphans_access) = (root.clone(), base_url.clone(), access.clone());
-        let options = Options { root, identity, open, base_url, access, client, ring_bytes, journal_cap_bytes, fsync };
+        let options = Options {
+            root,
+            identity,
+            open,
+            base_url,
+            access,
+            client,
+            ring_bytes,
+            journal_cap_bytes,
+            journal_min_free_bytes,
+            policy,
+            fsync,
+        };
         let (engine, producer) = py.detach(|| Engine::start(options)).map_err(|error| journal_error(py, &error))?;
         // Without a thread for them orphans wait for the next init. A child leaves them to its parent.
         let orphans =
@@ -134,11 +191,12 @@ impl Writer {
             step: AtomicI64::new(start_step),
             ignored_rows: AtomicU64::new(0),
             told: AtomicU8::new(0),
+            told_turns: AtomicU64::new(0),
         })
     }
 
     #[pyo3(signature = (data, step=None, commit=None))]
-    fn log(&self, data: &Bound<'_, PyAny>, step: Option<i64>, commit: Option<bool>) -> PyResult<()> {
+    fn log(&self, data: &Bound<'_, PyAny>, step: Option<Step>, commit: Option<bool>) -> PyResult<()> {
         if self.is_inherited() {
             return self.log_in_child(data, step, commit);
         }
@@ -148,8 +206,8 @@ impl Writer {
         }
         // A fault of ours must not reach the training loop: it costs the row, counted.
         catch_unwind(AssertUnwindSafe(|| self.take(data, step, commit))).unwrap_or_else(|_panic| {
-            self.core.engine.dropped_rows(1);
-            self.intake().count_full(&[]);
+            self.core.engine.dropped_row(LossReason::Refused, 0);
+            self.intake().count_full(0, 0);
             self.tell(data.py(), Topic::Fault, "a fault inside Runferry cost a row; training goes on");
             Ok(())
         })
@@ -178,7 +236,7 @@ impl Writer {
             return Ok(false);
         }
         let taken = self.intake().take_document(&block);
-        let is_taken = !matches!(taken, Taken::Refused | Taken::Closed);
+        let is_taken = !matches!(taken, Taken::Refused { .. } | Taken::Closed);
         self.settle(py, taken)?;
         Ok(is_taken)
     }
@@ -291,8 +349,11 @@ impl Writer {
     }
 
     /// `log` where somebody has kept the method over a fork.
-    fn log_in_child(&self, data: &Bound<'_, PyAny>, step: Option<i64>, commit: Option<bool>) -> PyResult<()> {
+    fn log_in_child(&self, data: &Bound<'_, PyAny>, step: Option<Step>, commit: Option<bool>) -> PyResult<()> {
         if let Some(in_child) = &self.in_child {
+            // One beyond stays one: the child's writer counts it.
+            let step =
+                step.map(|step| if let Step::At(step) = step { i128::from(step) } else { i128::from(i64::MAX) + 1 });
             return in_child.bind(data.py()).call1((data, step, commit)).map(drop);
         }
         self.ignored_rows.fetch_add(1, Ordering::Relaxed);
@@ -315,11 +376,24 @@ impl Writer {
     }
 
     /// One call of `log`.
-    fn take(&self, data: &Bound<'_, PyAny>, step: Option<i64>, commit: Option<bool>) -> PyResult<()> {
+    fn take(&self, data: &Bound<'_, PyAny>, step: Option<Step>, commit: Option<bool>) -> PyResult<()> {
         let dict = match data.cast_exact::<PyDict>() {
             Ok(dict) => dict.clone(),
             Err(_) => as_dict(data)?,
         };
+        let step = match step {
+            None => None,
+            Some(Step::At(step)) => Some(step),
+            Some(Step::Beyond) => {
+                let _inside = Inside::enter();
+                self.refuse_step(&dict);
+                return Ok(());
+            }
+        };
+        if self.core.engine.is_refusing() {
+            let _inside = Inside::enter();
+            return self.refuse_full(&dict);
+        }
         let now_us = clock::wall_us();
         if let Some(mut calls) = self.calls() {
             let Calls { seen, scratch } = &mut *calls;
@@ -363,6 +437,56 @@ impl Writer {
         self.settle(data.py(), taken)
     }
 
+    /// A step that no 64-bit number can be costs the call, as one behind the current step does.
+    fn refuse_step(&self, dict: &Bound<'_, PyDict>) {
+        let points = dict.len() as u64;
+        self.core.engine.dropped_row(LossReason::Refused, points);
+        self.intake().count_beyond(points);
+        let text = "log() named a step that is not below 2**63; such calls are dropped (more: status().dropped_rows)";
+        self.tell(dict.py(), Topic::Step, text);
+    }
+
+    /// The journal is full, and the user wants to hear of it here.
+    fn refuse_full(&self, dict: &Bound<'_, PyDict>) -> PyResult<()> {
+        let points = dict.len() as u64;
+        self.core.engine.dropped_row(LossReason::JournalFull, points);
+        self.intake().count_full(0, points);
+        let status = self.core.engine.status();
+        let text = format!(
+            "the row was not taken: the journal in {} has no room, {} bytes are in it and wait for the server ({}); last error: {} (settings: journal_cap_bytes, backpressure)",
+            self.journal_dir(),
+            status.journal_bytes,
+            status.connection,
+            status.last_error,
+        );
+        Err(full_error(dict.py(), text))
+    }
+
+    /// Says once when rows begin to go because the journal is at its cap, and once when that is over.
+    fn tell_pressure(&self, py: Python<'_>, turns: u64) {
+        if self.told_turns.swap(turns, Ordering::Relaxed) == turns || turns > MOST_TURNS_TOLD {
+            return;
+        }
+        let status = self.core.engine.status();
+        let text = if turns % 2 == 1 {
+            format!(
+                "the journal nears its cap ({} bytes, server: {}); {} (counts: status(), settings: journal_cap_bytes, backpressure)",
+                status.journal_bytes,
+                status.connection,
+                self.core.engine.policy().in_words(),
+            )
+        } else {
+            let (mut thinned, mut dropped) = (0, 0);
+            for (reason, rows, _) in status.losses {
+                *(if reason == LossReason::Thinned { &mut thinned } else { &mut dropped }) += rows;
+            }
+            format!("the journal has room again; {thinned} rows were thinned out and {dropped} dropped so far")
+        };
+        let module = py.import("runferry._term");
+        // A warning that cannot be printed is still counted.
+        module.and_then(|module| module.call_method1("termwarn", (text,))).ok();
+    }
+
     /// Prints a warning, once per topic and writer.
     fn tell(&self, py: Python<'_>, topic: Topic, text: &str) {
         let bit = 1 << topic as u8;
@@ -380,12 +504,17 @@ impl Writer {
     fn settle(&self, py: Python<'_>, taken: Taken) -> PyResult<()> {
         if let Taken::Done = taken {
             self.core.engine.accepted_row();
+            let turns = self.core.engine.pressure_turns();
+            if turns != self.told_turns.load(Ordering::Relaxed) {
+                let _inside = Inside::enter();
+                self.tell_pressure(py, turns);
+            }
             return Ok(());
         }
         let _inside = Inside::enter();
         match taken {
-            Taken::Refused => {
-                self.core.engine.dropped_rows(1);
+            Taken::Refused { points } => {
+                self.core.engine.dropped_row(LossReason::Refused, points);
                 self.tell(
                     py,
                     Topic::TooLarge,
@@ -409,15 +538,17 @@ impl Writer {
             }
             // Closed without having been finished: the ring of another process (a fork past every hook). Nothing is harmed.
             Taken::Done | Taken::Document | Taken::Closed => {}
-            Taken::Full { kind, payload } => {
+            Taken::Full { kind, payload, points } => {
                 let is_row = kind != DOCUMENT;
                 if py.detach(|| push_waiting(&self.core.engine, &self.core.intake, kind, &payload)) {
                     if is_row {
                         self.core.engine.accepted_row();
                     }
                 } else {
-                    self.core.engine.dropped_rows(1);
-                    self.intake().count_full(&payload);
+                    let reason =
+                        if self.core.engine.is_holding() { LossReason::JournalFull } else { LossReason::RingFull };
+                    self.core.engine.dropped_row(reason, points);
+                    self.intake().count_full(payload.len(), points);
                     let text = "the journal does not keep up and the ring is full; a row was dropped (more: status().dropped_rows)";
                     self.tell(py, Topic::Full, text);
                 }
@@ -441,7 +572,24 @@ impl Writer {
         dict.set_item("journaled_bytes", status.journaled_bytes)?;
         dict.set_item("durable_frames", status.durable_frames)?;
         dict.set_item("acked_frames", status.acked_frames)?;
-        dict.set_item("dropped_rows", status.dropped_rows)?;
+        let by_reason = PyDict::new(py);
+        let (mut dropped_rows, mut dropped_points) = (0, 0);
+        for (reason, rows, points) in &status.losses {
+            if *reason == LossReason::Thinned {
+                dict.set_item("thinned_rows", rows)?;
+                dict.set_item("thinned_points", points)?;
+                continue;
+            }
+            dropped_rows += rows;
+            dropped_points += points;
+            if *rows > 0 {
+                by_reason.set_item(reason.name(), rows)?;
+            }
+        }
+        dict.set_item("dropped_rows", dropped_rows)?;
+        dict.set_item("dropped_points", dropped_points)?;
+        dict.set_item("dropped_by_reason", by_reason)?;
+        dict.set_item("gaps", status.gaps)?;
         dict.set_item("behind_rows", behind_rows)?;
         dict.set_item("dropped_values", dropped_values)?;
         dict.set_item("ignored_rows", self.ignored_rows())?;

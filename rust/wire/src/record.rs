@@ -298,13 +298,16 @@ pub enum DropReason {
     Behind,
     /// The call was larger than a call may be.
     TooLarge,
+    /// Their step is no 64-bit number.
+    Beyond,
 }
 
 impl DropReason {
     /// In words, for the GAP.
     pub fn text(self) -> &'static str {
         match self {
-            Self::Full => "the ring was full",
+            Self::Full => "there was no room",
+            Self::Beyond => "the step was not below 2**63",
             Self::Behind => "the step lay behind the current one",
             Self::TooLarge => "the call was larger than a call may be",
         }
@@ -338,6 +341,7 @@ impl Dropped {
             [0] => DropReason::Full,
             [1] => DropReason::Behind,
             [2] => DropReason::TooLarge,
+            [3] => DropReason::Beyond,
             _ => return None,
         };
         Some((dropped, reason))

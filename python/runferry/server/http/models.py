@@ -172,6 +172,8 @@ class Gap(Shape):
     count: int
     reason: str
     rows: int
+    points: int
+    bytes: int
     detail: str
 
 
