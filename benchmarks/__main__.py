@@ -18,7 +18,7 @@ from benchmarks import figures
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NAMES = ("log_call", "end_to_end", "bytes_per_point", "memory", "start", "ingest")
+NAMES = ("log_call", "log_under_faults", "end_to_end", "bytes_per_point", "memory", "start", "ingest")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
