@@ -332,18 +332,24 @@ class Run:
         return self._last_values if self._is_finished else self._writer.last_values()
 
     def _print_receipt(self, status: RunStatus) -> None:
-        rows = f"{status.accepted_rows:,} row{'' if status.accepted_rows == 1 else 's'}"
+        # Rows that a full ring or their size kept out were never accepted; the other reasons take them out behind it.
+        turned_away = sum(status.dropped_by_reason.get(reason, 0) for reason in ("ring_full", "refused"))
+        missing = status.thinned_rows + status.dropped_rows
+        logged = status.accepted_rows + turned_away
+        rows = f"{logged:,} row{'' if logged == 1 else 's'} logged"
+        kept = "all" if not missing else f"{logged - missing:,}"
         folder = os.path.dirname(self._start.root)  # noqa: PTH120 - text in, text out
         if status.journal == "dead":
-            place = f"of which some may still be in shared memory; save them: runferry sync {self._start.root}"
+            place = f"some may still be in shared memory; save them: runferry sync {self._start.root}"
         elif self.offline:
-            place = f"in the journal; show them: {show_command(folder)}"
+            place = f"{kept} in the journal; show them: {show_command(folder)}"
         elif status.backlog_frames:
             send = f"runferry sync {_quoted(self._start.root)}"
-            place = f"in the journal; {status.backlog_frames:,} frames not on the server yet, send them: {send}"
+            place = f"{kept} in the journal; {status.backlog_frames:,} frames not on the server yet, send them: {send}"
         else:
-            place = f"on the server: {self.url}"
-        _term.termlog(f"run {self.name} ({self.id}) finished: {rows} {place}")
+            but_refused = " but those in refused frames" if status.rejected_frames else ""
+            place = f"{kept}{but_refused} durable on the server: {self.url}"
+        _term.termlog(f"run {self.name} ({self.id}) finished: {rows}, {place}")
         lost = {"rows thinned out": status.thinned_rows, "rows dropped": status.dropped_rows,
                 "calls with a step behind the current one dropped": status.behind_rows,
                 "values dropped": status.dropped_values, "values kept as markers": status.marked_values,

@@ -103,4 +103,4 @@ def test_an_offline_run_says_the_one_command_that_shows_it(tmp_path: Path) -> No
 
     assert ended.returncode == 0, ended.stderr
     assert "runferry server" in ended.stderr
-    assert "1 row in the journal" in ended.stderr
+    assert "1 row logged, all in the journal" in ended.stderr

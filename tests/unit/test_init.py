@@ -111,7 +111,19 @@ def test_without_a_server_the_run_goes_to_the_journal_and_one_line_says_how_to_s
     assert run.url is None
     assert told.count("\n") == 1
     assert f"run {run.name} ({run.id}) goes to {Path.cwd() / 'runferry'}; show it: runferry server" in told
-    assert "finished: 1 row in the journal; show them: runferry server" in receipt
+    assert "finished: 1 row logged, all in the journal; show them: runferry server" in receipt
+
+
+def test_the_receipt_says_how_many_of_the_rows_are_there_and_what_became_of_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    run = runferry.init(project="demo")
+    run.log({"a": 1})
+    run.log({"a": 2}, step=2**63)
+    run.log({"a": 3})
+    run.finish()
+
+    receipt = capsys.readouterr().err
+    assert "finished: 3 rows logged, 2 in the journal;" in receipt
+    assert "1 rows dropped" in receipt
 
 
 def test_from_another_folder_the_printed_command_goes_there_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
