@@ -195,6 +195,7 @@ def test_a_call_too_large_for_a_row_is_dropped_with_a_count_and_a_gap(server: Ru
 
     assert run.status().dropped_rows == 1
     assert [(row["_step"], row["n"]) for row in stored.rows(server.url, run.path)] == [(0, 0), (2, 2)]
+    stored.wait_for_state(server.url, run.path, "finished")
     (gap,) = stored.gaps(server.url, run.path)
     assert (gap["reason"], gap["rows"]) == ("dropped", 1)
 
