@@ -58,6 +58,8 @@ def test_a_full_disk_stops_neither_training_nor_sending(server: RunningServer, s
     for _ in range(20):
         some()
     assert run.status().last_error
+    assert run.flush(acked=True, timeout=30), "what the server has need not be in the journal"
+    assert run.status().journal == "full"
     run.finish()
 
     status = run.status()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +16,6 @@ from tests.support.told import ToldTrainer
 from tests.support.trainers import command, train, wait_until
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support.servers import RunningServer
 
 
@@ -31,6 +31,25 @@ def in_own_mounts(script: str) -> list[str]:
     if tried.returncode:
         pytest.skip(f"not run: no mounts of our own here: {tried.stderr.strip()}")
     return words
+
+
+@pytest.mark.fault(25)
+def test_a_journal_deleted_under_a_training_is_written_anew_from_memory(server: RunningServer, tmp_path: Path) -> None:
+    with ToldTrainer(tmp_path, id="deleted", mode="offline") as trainer:
+        trainer.log(50)
+        assert trainer.ask("flush", durable=True, timeout=30)
+        folder = Path(trainer.status()["journal_dir"])
+
+        shutil.rmtree(tmp_path / "runferry")
+        wait_until(lambda: list(folder.glob("seg-*.rfj")), "the journal is there again")
+        trainer.log(50)
+        assert trainer.ask("flush", durable=True, timeout=30)
+        trainer.kill()
+
+    synced = command(tmp_path, "sync", str(tmp_path / "runferry"), base_url=server.url)
+    assert synced.returncode == 0, synced.stdout + synced.stderr
+    assert numbers(server, "deleted") == list(range(100))
+    assert stored.gaps(server.url, "local/disks/deleted") == []
 
 
 @pytest.mark.fault(25)

@@ -412,6 +412,7 @@ impl Loop {
         }
         let synced = self.it.journal.durable_next_seq();
         self.it.shared.change(|state| state.synced_next_seq = state.synced_next_seq.max(synced));
+        self.it.journal.look_after_active();
         self.retry_waiting();
         self.rewrite_doubtful().ok(); // told in `last_error`
         self.trim_acked();
@@ -500,7 +501,7 @@ impl Loop {
         self.it.journal.restart_from(first);
         if self.write_waiting(true) {
             self.it.shared.change(|state| {
-                state.last_error = format!("an fsync failed; frames from {first} on were written to a new segment");
+                state.last_error = format!("the disk failed or a file of the journal was removed; frames from {first} on were written to a new one");
             });
         }
         self.it.shared.change(|state| state.journal = "degraded");

@@ -48,8 +48,6 @@ const LONGEST_QUESTION: Duration = Duration::from_secs(24 * 60 * 60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a full inbox, or a thread that is to end, is looked at.
 const INBOX_POLL: Duration = Duration::from_millis(2);
-/// How often frames that only the server can take are looked after.
-const UNJOURNALED_POLL: Duration = Duration::from_millis(50);
 /// How long the end of an acked stream may take.
 const BYE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -353,37 +351,41 @@ impl Writer {
         Counters::get(&self.shared.counters.packed_frames)
     }
 
-    /// Waits at most `timeout` until everything logged so far has come as far as `reach`.
+    /// Waits at most `timeout` until everything logged so far has come as far as `reach`. What the server acks need not be in the journal.
     pub fn flush(&self, reach: Reach, timeout: Duration) -> Flushed {
         let deadline = Instant::now().checked_add(timeout);
+        let left = || deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
         let is_durable = reach != Reach::Journaled;
-        let next_seq = match self.ask(timeout, |done| Command::Flush { durable: is_durable, done }) {
-            Some(Ok(next_seq)) => next_seq,
-            // Frames that the journal has no room for may go to the server all the same, and those behind them then.
-            Some(Err(_)) if reach == Reach::Acked && self.is_online => {
-                self.shared.wait(timeout.min(UNJOURNALED_POLL), |state| state.durable_next_seq >= state.next_seq);
-                return Flushed::NotYet;
+        let mut acked_next_seq = 0;
+        loop {
+            let (next_seq, is_journaled) = match self.ask(left(), |done| Command::Flush { durable: is_durable, done }) {
+                Some(Ok(next_seq)) => (next_seq, true),
+                Some(Err(_)) if reach == Reach::Acked && self.is_online => (self.shared.state().next_seq, false),
+                Some(Err(_)) => return Flushed::Never,
+                None if self.shared.state().is_dead(PACK) => return Flushed::Never,
+                None => return Flushed::NotYet,
+            };
+            if is_durable && is_journaled {
+                self.shared.change(|state| state.synced_next_seq = state.synced_next_seq.max(next_seq));
             }
-            Some(Err(_)) => return Flushed::Never,
-            None if self.shared.state().is_dead(PACK) => return Flushed::Never,
-            None => return Flushed::NotYet,
-        };
-        if is_durable {
-            self.shared.change(|state| state.synced_next_seq = state.synced_next_seq.max(next_seq));
-        }
-        if reach != Reach::Acked {
-            return Flushed::Yes;
-        }
-        if !self.is_online {
-            return Flushed::Never;
-        }
-        let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
-        self.shared.wait(left, |state| state.durable_next_seq >= next_seq || state.is_dead(SEND));
-        let state = self.shared.state();
-        match state.durable_next_seq >= next_seq {
-            true => Flushed::Yes,
-            false if state.is_dead(SEND) => Flushed::Never,
-            false => Flushed::NotYet,
+            if reach != Reach::Acked {
+                return Flushed::Yes;
+            }
+            if !self.is_online {
+                return Flushed::Never;
+            }
+            self.shared.wait(left(), |state| state.durable_next_seq >= next_seq || state.is_dead(SEND));
+            {
+                let state = self.shared.state();
+                if state.durable_next_seq < next_seq {
+                    return if state.is_dead(SEND) { Flushed::Never } else { Flushed::NotYet };
+                }
+            }
+            // While the disk refuses, the ring may hold rows that come only after what was acked now.
+            if is_journaled || next_seq == acked_next_seq {
+                return Flushed::Yes;
+            }
+            acked_next_seq = next_seq;
         }
     }
 

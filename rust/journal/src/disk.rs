@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -127,6 +127,11 @@ pub trait DiskFile: Debug + Send + Sync {
     /// # Errors
     /// As the system says.
     fn len_bytes(&self) -> io::Result<u64>;
+
+    /// Whether the file still has a name: one that somebody has removed can be written, and nobody will ever read it.
+    fn has_name(&self) -> bool {
+        true
+    }
 }
 
 /// The disk of the operating system.
@@ -242,6 +247,11 @@ impl DiskFile for RealFile {
 
     fn len_bytes(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    fn has_name(&self) -> bool {
+        // A file system that does not tell is believed.
+        self.file.metadata().map_or(true, |metadata| metadata.nlink() > 0)
     }
 }
 

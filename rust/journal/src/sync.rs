@@ -49,6 +49,12 @@ impl SegmentSync {
         self.has_failed.store(true, Ordering::Release);
     }
 
+    /// The file is gone: nothing in it is durable, whatever was synced.
+    pub(crate) fn mark_lost(&self, first_seq: u64) {
+        self.durable_next_seq.store(first_seq, Ordering::Release);
+        self.mark_failed();
+    }
+
     fn sync(&self, disk: &dyn Disk) -> Result<(), JournalError> {
         if self.has_failed() {
             return Err(JournalError::Doubtful { path: self.path.clone() });

@@ -278,6 +278,13 @@ impl Journal {
         Ok(())
     }
 
+    /// Leaves the active segment if somebody has removed it; its frames are in [`doubt`](Self::doubt) then.
+    pub fn look_after_active(&mut self) {
+        let Some(active) = self.active.take_if(|active| !active.file.has_name()) else { return };
+        active.sync.mark_lost(active.first_seq);
+        self.notice_failed_syncs();
+    }
+
     /// Ends the active segment; the next frame begins a new one.
     pub fn seal(&mut self) {
         let Some(active) = self.active.take() else { return };
@@ -363,12 +370,17 @@ impl Journal {
         let first_seq = self.next_seq;
         let open = (self.open_frame)(first_seq);
         let mut name = SegmentName::after(self.newest, first_seq);
+        let mut has_made_dirs = false;
         let (path, file) = loop {
             let path = name.path(&self.dir);
             match self.disk.create_new(&path) {
                 Ok(file) => break (path, file),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && name.ordinal < MAX_ORDINAL => {
                     name.ordinal += 1;
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound && !has_made_dirs => {
+                    has_made_dirs = true;
+                    self.make_dirs_anew()?;
                 }
                 Err(error) if JournalError::is_no_room(&error) => return Err(self.full(Shortage::Disk(error))),
                 Err(error) => return Err(JournalError::io("create", &path, error)),
@@ -390,6 +402,14 @@ impl Journal {
         self.names += 1;
         self.unsynced.push(Unsynced { sync, next_seq: first_seq, name: self.names });
         self.active = Some(active);
+        Ok(())
+    }
+
+    /// Somebody has removed the directory under us.
+    fn make_dirs_anew(&mut self) -> Result<(), JournalError> {
+        self.disk.make_dirs(&self.dir).map_err(|error| JournalError::io("make directory", &self.dir, error))?;
+        // Its own name is as new as that of the segment, and tickets for the old one say nothing of it.
+        self.durable_names = Arc::new(AtomicU64::new(0));
         Ok(())
     }
 
