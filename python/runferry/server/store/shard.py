@@ -206,10 +206,12 @@ class Shard:
             try:
                 connection.execute("BEGIN")
                 yield connection
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeDecodeError) as error:
                 if time.monotonic() > until:
                     raise StoreError(f"{self.path}: a read of more than {READ_LIMIT_S:.0f} s was cut") from error
                 raise StoreError(f"{self.path}: {error}") from error
+            except TypeError as error:
+                raise StoreError(f"{self.path}: a column holds what was never written there: {error}") from error
             finally:
                 connection.set_progress_handler(None, 0)
                 with contextlib.suppress(sqlite3.Error):
