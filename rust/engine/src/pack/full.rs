@@ -46,16 +46,23 @@ impl Loop {
 
     /// The room, after what the server has was taken out of a journal that is getting tight.
     fn margin(&mut self) -> Margin {
-        let (durable, is_connected) = {
-            let state = self.it.shared.state();
-            (state.durable_next_seq, state.connection == Connection::Connected)
-        };
-        let margin = Margin::of(&self.it.journal.room(), !is_connected);
+        let durable = self.it.shared.state().durable_next_seq;
+        let is_disk_all = !self.may_send_directly();
+        let margin = Margin::of(&self.it.journal.room(), is_disk_all);
         if margin.is_wide() || !self.it.is_online || self.it.journal.first_seq() >= durable {
             return margin;
         }
         self.trim(durable, true);
-        Margin::of(&self.it.journal.room(), !is_connected)
+        Margin::of(&self.it.journal.room(), is_disk_all)
+    }
+
+    /// Whether a server takes what finds no room on the disk, or may do so in a moment: the first attempt to reach it is not over.
+    fn may_send_directly(&self) -> bool {
+        match self.it.shared.state().connection {
+            Connection::Connected => true,
+            Connection::Connecting => Counters::get(&self.it.shared.counters.retries) == 0,
+            _ => false,
+        }
     }
 
     fn write_closed(&mut self, closed: &Closed) {
