@@ -102,6 +102,10 @@ impl<S: Source> Source for Outward<S> {
         (self.outward(first_seq), self.outward(next_seq))
     }
 
+    fn acked_below(&self) -> u64 {
+        self.outward(self.source.acked_below())
+    }
+
     fn frame(&mut self, seq: u64) -> Result<Option<Bytes>, String> {
         let frame = self.source.frame(self.local(seq))?;
         let (Some(frame), Some(_)) = (&frame, self.successor) else { return Ok(frame) };

@@ -630,6 +630,8 @@ impl Loop {
         let end = self.it.consumer.cursor();
         let gone = Dropped::default();
         self.write(Packed { frame, seq, next_seq: seq + 1, end, rows: 0, points: 0, gone });
+        // Where the server alone took the frames before, this one needs a segment of its own.
+        self.retry_waiting();
         self.finished = Some(seq);
         self.it.shared.change(|state| state.is_finished = true);
         self.it.shared.frames.notify_one();

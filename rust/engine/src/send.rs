@@ -444,16 +444,22 @@ fn go_on(
             Ok(())
         }
         Resume::Regressed { gap_seq, first_available_seq } => {
+            // What was acked the server has lost; the rest was lost here, with the power or with a disk.
+            let acked_below = source.acked_below().clamp(gap_seq, first_available_seq);
             let mut seq = gap_seq;
             while seq < first_available_seq {
-                let count = (first_available_seq - seq).min(u64::from(u32::MAX));
-                let detail = "the server lost frames that were trimmed after its ack";
-                let frame =
-                    gap_frame(source.identity(), seq, count as u32, 0, "server_regressed", Dropped::default(), detail);
-                gaps.insert(seq, frame.into());
+                let (until, reason, detail) = if seq < acked_below {
+                    (acked_below, "server_regressed", "the server lost frames that were trimmed after its ack")
+                } else {
+                    (first_available_seq, "missing", "neither the journal nor the server has these frames")
+                };
+                let count = (until - seq).min(u64::from(u32::MAX));
+                let gap = gap_frame(source.identity(), seq, count as u32, 0, reason, Dropped::default(), detail);
+                gaps.insert(seq, gap.into());
                 seq += count;
             }
-            shared.set_error(format!("the server has lost frames {gap_seq} to {} for good", first_available_seq - 1));
+            let who = if gap_seq < acked_below { "the server has" } else { "the journal has" };
+            shared.set_error(format!("{who} lost frames {gap_seq} to {} for good", first_available_seq - 1));
             Ok(())
         }
         Resume::NewWriter { server_next_seq, client_next_seq } => Err(TransportError::Blocked {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use runferry_journal::{Disk, Gap, GapReason, Next, Reader, Successor, successor};
+use runferry_journal::{Disk, Gap, GapReason, Next, Reader, Successor, ack, successor};
 use runferry_wire::Header;
 use runferry_wire::record::Dropped;
 
@@ -31,6 +31,9 @@ pub(crate) trait Source {
 
     /// The lowest number there is, and the number behind the highest.
     fn bounds(&mut self) -> (u64, u64);
+
+    /// Frames below were durably on the server at some time, as far as is known here.
+    fn acked_below(&self) -> u64;
 
     /// The frame that covers exactly from `seq` on; `None`: not there yet.
     fn frame(&mut self, seq: u64) -> Result<Option<Bytes>, String>;
@@ -140,6 +143,12 @@ impl Source for LiveSource {
         (state.first_seq, state.next_seq)
     }
 
+    fn acked_below(&self) -> u64 {
+        let state = self.shared.state();
+        // Nothing leaves the journal of a living writer but what was acked.
+        state.durable_next_seq.max(state.first_seq)
+    }
+
     fn frame(&mut self, seq: u64) -> Result<Option<Bytes>, String> {
         {
             let mut state = self.shared.state();
@@ -184,6 +193,7 @@ pub(crate) struct JournalSource {
     open_frame: Bytes,
     first_seq: u64,
     next_seq: u64,
+    acked_below: u64,
     is_live: bool,
 }
 
@@ -197,9 +207,10 @@ impl JournalSource {
         is_live: bool,
     ) -> Self {
         let (first_seq, next_seq) = bounds;
+        let acked_below = ack::read_hint(&*disk, dir, identity.writer_id).unwrap_or(1);
         let mut frames = JournalFrames::new(disk, dir, first_seq, identity);
         frames.reader.live(is_live);
-        Self { frames, open_frame, first_seq, next_seq, is_live }
+        Self { frames, open_frame, first_seq, next_seq, acked_below, is_live }
     }
 }
 
@@ -214,6 +225,10 @@ impl Source for JournalSource {
 
     fn bounds(&mut self) -> (u64, u64) {
         (self.first_seq, self.next_seq)
+    }
+
+    fn acked_below(&self) -> u64 {
+        self.acked_below
     }
 
     fn frame(&mut self, seq: u64) -> Result<Option<Bytes>, String> {
