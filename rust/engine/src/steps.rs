@@ -67,7 +67,7 @@ impl From<Ended> for Sent {
 #[expect(missing_docs, reason = "as in Status")]
 pub struct Progress {
     pub next_seq: u64,
-    pub journaled_next_seq: u64,
+    pub synced_next_seq: u64,
     pub durable_next_seq: u64,
     pub first_seq: u64,
     pub connection: &'static str,
@@ -172,7 +172,7 @@ impl Process {
         let state = self.shared.state();
         Progress {
             next_seq: state.next_seq,
-            journaled_next_seq: state.journaled_next_seq,
+            synced_next_seq: state.synced_next_seq,
             durable_next_seq: state.durable_next_seq,
             first_seq: state.first_seq,
             connection: state.connection.name(),

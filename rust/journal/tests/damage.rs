@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use runferry_journal::{DamageKind, GapReason, Journal, JournalError, Next, Piece, Reader, Scan, scan_bytes};
 use runferry_wire::frame::{HEADER_BYTES, Header, Kind};
-use support::{DIR, Fault, SMALL, SimDisk, data, frame, open};
+use support::{DIR, Fault, SMALL, SimDisk, data, frame, open, path};
 
 /// OPEN and four frames of different sizes, and where each begins.
 fn segment() -> (Vec<u8>, Vec<usize>) {
@@ -102,7 +102,7 @@ fn a_flip_of_any_bit_costs_at_most_its_frame_and_is_reported() {
         };
 
         let disk = SimDisk::new();
-        disk.put(FIRST, &flipped);
+        disk.put(&path(FIRST), &flipped);
         let found = scan(&disk);
         let (frames, holes) = read_all(&disk, 1);
 
@@ -155,7 +155,7 @@ fn bytes_missing_from_the_middle_cost_only_the_frames_they_were_in() {
     holed.drain(starts[2] + HEADER_BYTES..starts[2] + HEADER_BYTES + 16);
 
     let disk = SimDisk::new();
-    disk.put(FIRST, &holed);
+    disk.put(&path(FIRST), &holed);
 
     assert_eq!(read_all(&disk, 1), (vec![1, 3, 5], vec![(2, 1)]));
 }
@@ -193,7 +193,7 @@ fn a_later_format_version_names_the_file_and_both_versions() {
     let checksum = crc32c::crc32c(&newer[at..at + 60]);
     newer[at + 60..at + 64].copy_from_slice(&checksum.to_le_bytes());
     let disk = SimDisk::new();
-    disk.put(FIRST, &newer);
+    disk.put(&path(FIRST), &newer);
 
     let error = runferry_journal::scan::scan(&*disk, Path::new(DIR)).expect_err("not ours to read");
 
@@ -204,7 +204,7 @@ fn a_later_format_version_names_the_file_and_both_versions() {
 #[test]
 fn a_missing_low_segment_is_normal() {
     let disk = three_segments();
-    disk.remove(FIRST);
+    disk.remove(&path(FIRST));
 
     let found = scan(&disk);
 
@@ -216,7 +216,7 @@ fn a_missing_low_segment_is_normal() {
 #[test]
 fn a_missing_middle_segment_is_a_gap_of_its_numbers() {
     let disk = three_segments();
-    disk.remove(SECOND);
+    disk.remove(&path(SECOND));
 
     assert_eq!(gaps(&scan(&disk)), [(3, 2, GapReason::Missing)]);
     assert_eq!(read_all(&disk, 1), (vec![1, 2, 5, 6], vec![(3, 2)]));
@@ -226,7 +226,7 @@ fn a_missing_middle_segment_is_a_gap_of_its_numbers() {
 #[test]
 fn an_emptied_segment_is_a_gap_of_its_numbers() {
     let disk = three_segments();
-    disk.put(SECOND, b"");
+    disk.put(&path(SECOND), b"");
 
     assert_eq!(gaps(&scan(&disk)), [(3, 2, GapReason::Missing)]);
     assert_eq!(read_all(&disk, 1), (vec![1, 2, 5, 6], vec![(3, 2)]));
@@ -236,7 +236,7 @@ fn an_emptied_segment_is_a_gap_of_its_numbers() {
 #[test]
 fn an_emptied_last_segment_leaves_its_numbers_free() {
     let disk = three_segments();
-    disk.put(THIRD, b"");
+    disk.put(&path(THIRD), b"");
 
     let found = scan(&disk);
 
@@ -246,8 +246,8 @@ fn an_emptied_last_segment_leaves_its_numbers_free() {
 #[test]
 fn a_segment_that_holds_only_its_open_frame_proves_that_lower_numbers_were_used() {
     let disk = three_segments();
-    disk.put(SECOND, b"");
-    disk.put(THIRD, &open(5));
+    disk.put(&path(SECOND), b"");
+    disk.put(&path(THIRD), &open(5));
 
     let found = scan(&disk);
 
@@ -260,7 +260,7 @@ fn a_segment_that_holds_only_its_open_frame_proves_that_lower_numbers_were_used(
 fn a_duplicated_segment_adds_nothing() {
     let disk = three_segments();
     let (_, bytes) = disk.segments().remove(1);
-    disk.put("seg-00000000000000000003-007.rfj", &bytes);
+    disk.put(&path("seg-00000000000000000003-007.rfj"), &bytes);
 
     let found = scan(&disk);
 
@@ -272,9 +272,9 @@ fn a_duplicated_segment_adds_nothing() {
 #[test]
 fn swapped_and_renamed_segments_are_read_by_what_is_inside() {
     let disk = three_segments();
-    disk.rename(FIRST, "seg-00000000000000000099.rfj");
-    disk.rename(THIRD, FIRST);
-    disk.rename(SECOND, THIRD);
+    disk.rename(&path(FIRST), &path("seg-00000000000000000099.rfj"));
+    disk.rename(&path(THIRD), &path(FIRST));
+    disk.rename(&path(SECOND), &path(THIRD));
 
     let found = scan(&disk);
 
@@ -289,12 +289,12 @@ fn a_frame_damaged_in_one_segment_is_taken_from_its_copy() {
     let copy = bytes.clone();
     let last = bytes.len() - 8;
     bytes[last] ^= 1;
-    disk.put("seg-00000000000000000003-001.rfj", &bytes);
+    disk.put(&path("seg-00000000000000000003-001.rfj"), &bytes);
 
     assert_eq!(read_all(&disk, 1), (vec![1, 2, 3, 4, 5, 6], vec![]));
 
-    disk.put(SECOND, &bytes);
-    disk.put("seg-00000000000000000003-001.rfj", &copy);
+    disk.put(&path(SECOND), &bytes);
+    disk.put(&path("seg-00000000000000000003-001.rfj"), &copy);
 
     assert_eq!(read_all(&disk, 1), (vec![1, 2, 3, 4, 5, 6], vec![]));
     assert!(gaps(&scan(&disk)).is_empty());
@@ -305,7 +305,7 @@ fn a_frame_damaged_in_one_segment_is_taken_from_its_copy() {
 fn an_unreadable_sector_costs_the_frames_on_it() {
     let disk = SimDisk::new();
     let frames: Vec<_> = (1..=20).map(|seq| data(seq, &[seq as u8; 1000])).collect();
-    disk.put(FIRST, &[vec![open(1)], frames].concat().concat());
+    disk.put(&path(FIRST), &[vec![open(1)], frames].concat().concat());
     disk.inject(Fault::ReadBlock { block: 2 });
 
     let (frames, holes) = read_all(&disk, 1);
@@ -321,7 +321,7 @@ fn the_newest_open_frame_is_found_and_a_damaged_one_passed_over() {
     let disk = three_segments();
     let (_, mut bytes) = disk.segments().remove(2);
     bytes[HEADER_BYTES] ^= 1;
-    disk.put(THIRD, &bytes);
+    disk.put(&path(THIRD), &bytes);
 
     assert_eq!(scan(&disk).open, Some(open(3)));
 }
@@ -351,7 +351,7 @@ fn a_forged_or_foreign_or_torn_ack_hint_is_no_hint() {
         file.pread(&mut bytes, 0).expect("readable");
         bytes[bit / 8] ^= 1 << (bit % 8);
         let forged = SimDisk::new();
-        forged.put("ACK", &bytes);
+        forged.put(&path("ACK"), &bytes);
 
         assert_eq!(read_hint(&*forged, dir, support::WRITER), None, "bit {bit}");
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use runferry_journal::{Doubt, Droppable, Journal, JournalError, JournalOptions, Next, Reader, Shortage};
 use runferry_wire::frame::{Header, Kind};
 use rustix::io::Errno;
-use support::{DIR, Fault, SMALL, SimDisk, data, frame, open};
+use support::{DIR, Fault, SMALL, SimDisk, data, frame, open, path};
 
 fn journal(disk: &Arc<SimDisk>, options: JournalOptions) -> Journal {
     Journal::create(Arc::clone(disk) as _, Path::new(DIR), open, 1, options).expect("created")
@@ -185,7 +185,7 @@ fn a_failed_fsync_is_never_tried_again_and_its_frames_are_written_anew() {
     journal.sync_ticket().expect("something to sync").sync().expect("synced");
 
     assert_eq!(journal.durable_next_seq(), 5);
-    assert_eq!(disk.syncs("seg-00000000000000000001.rfj"), 0, "the doubtful descriptor was synced");
+    assert_eq!(disk.syncs(&path("seg-00000000000000000001.rfj")), 0, "the doubtful descriptor was synced");
     for losses in 0..2 {
         let disk = Arc::clone(&disk);
         disk.cut_power(move |sides| (sides - 1) * losses);
@@ -251,7 +251,7 @@ fn segments_of_a_dead_process_are_synced_before_they_count_as_durable() {
 
     assert_eq!(adopter.durable_next_seq(), 1);
     adopter.sync_ticket().expect("the old segment").sync().expect("synced");
-    assert_eq!((adopter.durable_next_seq(), disk.syncs("seg-00000000000000000001.rfj")), (2, 1));
+    assert_eq!((adopter.durable_next_seq(), disk.syncs(&path("seg-00000000000000000001.rfj"))), (2, 1));
 }
 
 #[test]

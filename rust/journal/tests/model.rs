@@ -10,10 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use runferry_journal::{Gap, Journal, JournalError, JournalOptions, Next, Piece, Reader, Scan, SyncTicket};
+use runferry_journal::{Journal, JournalError, JournalOptions, Next, Reader, SyncTicket};
 use runferry_wire::frame::{Header, Kind};
 use rustix::io::Errno;
-use support::{DIR, Fault, SMALL, SimDisk, data, frame, open};
+use support::{DIR, Fault, SMALL, SimDisk, check_scan, data, frame, is_counted, open, read_all};
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -299,61 +299,6 @@ impl World {
         self.journal = create(&self.disk, scan.next_seq, self.options);
         self.follower = Reader::open(Arc::clone(&self.disk) as _, Path::new(DIR), scan.first_seq);
     }
-}
-
-fn read_all(disk: &Arc<SimDisk>, from_seq: u64) -> (BTreeMap<u64, Vec<u8>>, Vec<Gap>) {
-    let mut reader = Reader::open(Arc::clone(disk) as _, Path::new(DIR), from_seq);
-    reader.live(false);
-    let (mut frames, mut gaps) = (BTreeMap::new(), Vec::new());
-    let mut expected = from_seq;
-    loop {
-        match reader.next().expect("readable") {
-            Next::Frame(bytes) => {
-                let header = Header::decode(&bytes).expect("verified");
-                assert_eq!(header.seq, expected, "in order, without a silent hole");
-                expected = header.next_seq();
-                frames.insert(header.seq, bytes);
-            }
-            Next::Gap(gap) => {
-                assert_eq!(gap.seq, expected);
-                expected += gap.count;
-                gaps.push(gap);
-            }
-            Next::CaughtUp => return (frames, gaps),
-        }
-    }
-}
-
-/// Whether a GAP frame covers the number from below. A power cut may bring a dropped segment back beside its GAP: either is right.
-fn is_counted(frames: &BTreeMap<u64, Vec<u8>>, seq: u64) -> bool {
-    frames.range(..seq).next_back().is_some_and(|(_, bytes)| {
-        let header = Header::decode(bytes).expect("verified");
-        header.kind == Kind::Gap && header.next_seq() > seq
-    })
-}
-
-/// Scan and reader are two ways to one answer; payloads are the reader's business.
-fn check_scan(scan: &Scan, frames: &BTreeMap<u64, Vec<u8>>, gaps: &[Gap]) {
-    let mut expected = scan.first_seq;
-    for piece in &scan.pieces {
-        match piece {
-            Piece::Frame { header, .. } => {
-                assert_eq!(header.seq, expected);
-                let is_named = gaps.iter().any(|gap| (gap.seq..gap.seq + gap.count).contains(&header.seq));
-                let is_told = is_named || is_counted(frames, header.seq);
-                assert!(frames.contains_key(&header.seq) != is_told, "frame {expected} is neither read nor named");
-                expected = header.next_seq();
-            }
-            Piece::Gap(gap) => {
-                assert_eq!(gap.seq, expected);
-                assert!(frames.range(gap.seq..gap.seq + gap.count).next().is_none());
-                expected += gap.count;
-            }
-        }
-    }
-    assert_eq!(expected, scan.next_seq);
-    let last = frames.keys().next_back().copied().unwrap_or(0).max(gaps.last().map_or(0, |gap| gap.seq));
-    assert!(last < scan.next_seq, "frame {last} would be written twice");
 }
 
 proptest! {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use runferry_journal::{GapReason, Journal, JournalOptions, Next, Reader, RealDisk, scan::scan, writers};
 use runferry_wire::frame::Header;
-use support::{DIR, Fault, SMALL, SimDisk, data, open};
+use support::{DIR, Fault, SMALL, SimDisk, data, open, path};
 
 struct TempDir(PathBuf);
 
@@ -82,7 +82,7 @@ fn an_incomplete_frame_at_the_end_is_waited_for() {
     let mut seqs = Vec::new();
 
     for len in 0..=whole.len() {
-        disk.put("seg-00000000000000000001.rfj", &whole[..len]);
+        disk.put(&path("seg-00000000000000000001.rfj"), &whole[..len]);
         // The file is another one each time, as it is never for a real reader: look for it anew.
         reader.seek(reader.next_seq());
         while let Next::Frame(bytes) = reader.next().expect("readable") {
@@ -99,7 +99,7 @@ fn a_damaged_last_frame_is_waited_for_while_live_and_a_gap_once_dead() {
     let mut bytes = [open(1), data(1, b"one"), data(2, b"two")].concat();
     let last = bytes.len() - 8;
     bytes[last] ^= 1;
-    disk.put("seg-00000000000000000001.rfj", &bytes);
+    disk.put(&path("seg-00000000000000000001.rfj"), &bytes);
     let mut reader = Reader::open(disk, Path::new(DIR), 1);
 
     assert_eq!(reader.next().expect("readable"), Next::Frame(data(1, b"one")));

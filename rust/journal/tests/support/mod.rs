@@ -1,27 +1,20 @@
-//! A disk that fails when told to and forgets what was not synced, and frames to put on it.
-//!
-//! A power cut keeps any subset of the sectors written since the last fsync, and any length between the synced and the
-//! written one; a name comes or goes only for sure once its directory was synced. A failed fsync drops what it should
-//! have written, for good, as Linux does.
+//! Frames to put on a simulated disk, and where; and what a reader of a dead journal finds there.
 
 #![allow(dead_code, reason = "each test file uses a part")]
-#![allow(clippy::indexing_slicing, reason = "a simulation may panic; its sizes are its own")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, ErrorKind};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use runferry_journal::disk::Entry;
-use runferry_journal::{Disk, DiskFile, JournalOptions};
-use runferry_wire::frame::{Codec, Draft, Kind};
-use rustix::io::Errno;
+use runferry_journal::{Gap, JournalOptions, Next, Piece, Reader, Scan};
+#[allow(unused_imports, reason = "each test file uses a part")]
+pub(crate) use runferry_simdisk::{Fault, SECTOR, SimDisk};
+use runferry_wire::frame::{Codec, Draft, Header, Kind};
 
 pub(crate) const RUN: [u8; 16] = *b"the run's own id";
 pub(crate) const WRITER: u64 = 0xfeed_f00d;
 /// A journal directory as the layout names it.
 pub(crate) const DIR: &str = "/journals/run/00000000feedf00d";
-pub(crate) const SECTOR: usize = 512;
 
 pub(crate) fn frame(kind: Kind, seq: u64, record_count: u32, payload: &[u8]) -> Vec<u8> {
     Draft { kind, flags: 0, run_id: RUN, writer_id: WRITER, seq, record_count }.seal(
@@ -43,337 +36,68 @@ pub(crate) fn open(seq: u64) -> Vec<u8> {
 pub(crate) const SMALL: JournalOptions =
     JournalOptions { segment_bytes: 700, tail_keep_bytes: 0, min_free_bytes: 0, cap_bytes: u64::MAX };
 
-/// A fault that happens once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// The next write takes this many bytes, but never all, and then fails so.
-    Write {
-        bytes: usize,
-        error: Errno,
-    },
-    /// The next write takes this many bytes and succeeds.
-    ShortWrite {
-        bytes: usize,
-    },
-    /// The next write takes this many bytes; from then on nothing reaches the disk.
-    Death {
-        bytes: usize,
-    },
-    Truncate,
-    Sync,
-    SyncDir,
-    Create {
-        error: Errno,
-    },
-    Allocate {
-        error: Errno,
-    },
-    /// Reads of this block of any file fail from now on.
-    ReadBlock {
-        block: u64,
-    },
+/// A file of the journal.
+pub(crate) fn path(name: &str) -> PathBuf {
+    Path::new(DIR).join(name)
 }
 
-#[derive(Debug, Default, Clone)]
-struct Content {
-    bytes: Vec<u8>,
-    durable: Vec<u8>,
-    dirty: BTreeSet<usize>,
-    syncs: usize,
+#[expect(clippy::disallowed_methods, reason = "how hard a test tries is told by the environment")]
+pub(crate) fn effort(name: &str, default: u64) -> u64 {
+    std::env::var(format!("RUNFERRY_EFFORT_{name}")).ok().and_then(|count| count.parse().ok()).unwrap_or(default)
 }
 
-type Shared = Arc<Mutex<Content>>;
-
-#[derive(Debug, Default)]
-struct State {
-    files: BTreeMap<PathBuf, Shared>,
-    durable_names: BTreeMap<PathBuf, Shared>,
-    faults: Vec<Fault>,
-    is_dead: bool,
-    free_bytes: Option<u64>,
+/// Frames by number, and the holes between them.
+pub(crate) fn read_all(disk: &Arc<SimDisk>, from_seq: u64) -> (BTreeMap<u64, Vec<u8>>, Vec<Gap>) {
+    let mut reader = Reader::open(Arc::clone(disk) as _, Path::new(DIR), from_seq);
+    reader.live(false);
+    let (mut frames, mut gaps) = (BTreeMap::new(), Vec::new());
+    let mut expected = from_seq;
+    loop {
+        match reader.next().expect("readable") {
+            Next::Frame(bytes) => {
+                let header = Header::decode(&bytes).expect("verified");
+                assert_eq!(header.seq, expected, "in order, without a silent hole");
+                expected = header.next_seq();
+                frames.insert(header.seq, bytes);
+            }
+            Next::Gap(gap) => {
+                assert_eq!(gap.seq, expected);
+                expected += gap.count;
+                gaps.push(gap);
+            }
+            Next::CaughtUp => return (frames, gaps),
+        }
+    }
 }
 
-#[derive(Debug, Default, Clone)]
-pub(crate) struct SimDisk(Arc<Mutex<State>>);
-
-#[derive(Debug)]
-struct SimFile {
-    disk: SimDisk,
-    content: Shared,
+/// Whether a GAP frame covers the number from below. A power cut may bring a dropped segment back beside its GAP: either is right.
+pub(crate) fn is_counted(frames: &BTreeMap<u64, Vec<u8>>, seq: u64) -> bool {
+    frames.range(..seq).next_back().is_some_and(|(_, bytes)| {
+        let header = Header::decode(bytes).expect("verified");
+        header.kind == Kind::Gap && header.next_seq() > seq
+    })
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl SimDisk {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self::default())
-    }
-
-    pub(crate) fn inject(&self, fault: Fault) {
-        lock(&self.0).faults.push(fault);
-    }
-
-    pub(crate) fn pending_faults(&self) -> Vec<Fault> {
-        lock(&self.0).faults.clone()
-    }
-
-    pub(crate) fn limit_free_bytes(&self, free_bytes: Option<u64>) {
-        lock(&self.0).free_bytes = free_bytes;
-    }
-
-    /// Every segment's name and bytes.
-    pub(crate) fn segments(&self) -> Vec<(String, Vec<u8>)> {
-        let files = lock(&self.0).files.clone();
-        files
-            .iter()
-            .filter_map(|(path, content)| {
-                let name = path.file_name()?.to_str()?.to_owned();
-                name.starts_with("seg-").then(|| (name, lock(content).bytes.clone()))
-            })
-            .collect()
-    }
-
-    pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
-        let content = Content { bytes: bytes.to_vec(), durable: bytes.to_vec(), ..Content::default() };
-        lock(&self.0).files.insert(Path::new(DIR).join(name), Arc::new(Mutex::new(content)));
-    }
-
-    pub(crate) fn remove(&self, name: &str) {
-        lock(&self.0).files.remove(&Path::new(DIR).join(name));
-    }
-
-    pub(crate) fn rename(&self, from: &str, to: &str) {
-        let mut state = lock(&self.0);
-        let content = state.files.remove(&Path::new(DIR).join(from)).expect("the file to rename");
-        state.files.insert(Path::new(DIR).join(to), content);
-    }
-
-    /// How often the file was synced.
-    pub(crate) fn syncs(&self, name: &str) -> usize {
-        lock(&lock(&self.0).files[&Path::new(DIR).join(name)]).syncs
-    }
-
-    /// The process is gone; the system and what it was given live on.
-    pub(crate) fn kill(&self) {
-        let mut state = lock(&self.0);
-        state.faults.clear();
-        state.is_dead = false;
-    }
-
-    /// The power is gone. `dice` gives numbers below its argument.
-    pub(crate) fn cut_power(&self, mut dice: impl FnMut(usize) -> usize) {
-        self.kill();
-        let mut state = lock(&self.0);
-        let names: BTreeSet<_> = state.files.keys().chain(state.durable_names.keys()).cloned().collect();
-        let mut survivors = BTreeMap::new();
-        for name in names {
-            let (now, durable) = (state.files.get(&name), state.durable_names.get(&name));
-            let survivor = match (now, durable) {
-                (Some(now), Some(durable)) if Arc::ptr_eq(now, durable) => Some(now),
-                _ if dice(2) == 0 => now,
-                _ => durable,
-            };
-            if let Some(content) = survivor {
-                lock(content).lose_power(&mut dice);
-                survivors.insert(name, Arc::clone(content));
+/// Scan and reader are two ways to one answer; payloads are the reader's business.
+pub(crate) fn check_scan(scan: &Scan, frames: &BTreeMap<u64, Vec<u8>>, gaps: &[Gap]) {
+    let mut expected = scan.first_seq;
+    for piece in &scan.pieces {
+        match piece {
+            Piece::Frame { header, .. } => {
+                assert_eq!(header.seq, expected);
+                let is_named = gaps.iter().any(|gap| (gap.seq..gap.seq + gap.count).contains(&header.seq));
+                let is_told = is_named || is_counted(frames, header.seq);
+                assert!(frames.contains_key(&header.seq) != is_told, "frame {expected} is neither read nor named");
+                expected = header.next_seq();
+            }
+            Piece::Gap(gap) => {
+                assert_eq!(gap.seq, expected);
+                assert!(frames.range(gap.seq..gap.seq + gap.count).next().is_none());
+                expected += gap.count;
             }
         }
-        state.files.clone_from(&survivors);
-        state.durable_names = survivors;
     }
-
-    fn take(&self, mut matches: impl FnMut(&Fault) -> bool) -> Option<Fault> {
-        let mut state = lock(&self.0);
-        let index = state.faults.iter().position(&mut matches)?;
-        Some(state.faults.remove(index))
-    }
-
-    fn alive(&self) -> io::Result<()> {
-        if lock(&self.0).is_dead { Err(Errno::IO.into()) } else { Ok(()) }
-    }
-}
-
-impl Content {
-    fn lose_power(&mut self, mut dice: impl FnMut(usize) -> usize) {
-        let (short, long) = (self.durable.len().min(self.bytes.len()), self.durable.len().max(self.bytes.len()));
-        let len = if self.dirty.is_empty() && short == long { long } else { short + dice(long - short + 1) };
-        let mut kept = vec![0; len];
-        for (index, sector) in kept.chunks_mut(SECTOR).enumerate() {
-            let is_new = self.dirty.contains(&index) && dice(2) == 0;
-            let source = if is_new { &self.bytes } else { &self.durable };
-            let from = source.get(index * SECTOR..).unwrap_or_default();
-            let count = from.len().min(sector.len());
-            sector[..count].copy_from_slice(&from[..count]);
-        }
-        self.bytes.clone_from(&kept);
-        self.durable = kept;
-        self.dirty.clear();
-    }
-
-    fn write(&mut self, bytes: &[u8], offset: usize) {
-        let end = offset + bytes.len();
-        if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
-        }
-        self.bytes[offset..end].copy_from_slice(bytes);
-        if !bytes.is_empty() {
-            self.dirty.extend(offset / SECTOR..=(end - 1) / SECTOR);
-        }
-    }
-
-    fn sync(&mut self) {
-        self.durable.resize(self.bytes.len(), 0);
-        for &sector in &self.dirty {
-            let range = sector * SECTOR..self.bytes.len().min((sector + 1) * SECTOR);
-            if range.start < range.end {
-                self.durable[range.clone()].copy_from_slice(&self.bytes[range]);
-            }
-        }
-        self.dirty.clear();
-        self.syncs += 1;
-    }
-}
-
-impl Disk for SimDisk {
-    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        self.alive()?;
-        if let Some(Fault::Create { error }) = self.take(|fault| matches!(fault, Fault::Create { .. })) {
-            return Err(error.into());
-        }
-        let mut state = lock(&self.0);
-        if state.files.contains_key(path) {
-            return Err(ErrorKind::AlreadyExists.into());
-        }
-        let content = Shared::default();
-        state.files.insert(path.to_owned(), Arc::clone(&content));
-        Ok(Arc::new(SimFile { disk: self.clone(), content }))
-    }
-
-    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let content = lock(&self.0).files.get(path).cloned().ok_or(ErrorKind::NotFound)?;
-        Ok(Arc::new(SimFile { disk: self.clone(), content }))
-    }
-
-    fn open_or_create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        self.open_read(path).or_else(|_| self.create_new(path))
-    }
-
-    fn make_dirs(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.alive()?;
-        if self.take(|fault| matches!(fault, Fault::SyncDir)).is_some() {
-            return Err(Errno::IO.into());
-        }
-        let mut state = lock(&self.0);
-        let State { files, durable_names, .. } = &mut *state;
-        durable_names.retain(|name, _| name.parent() != Some(path));
-        let here = files.iter().filter(|(name, _)| name.parent() == Some(path));
-        durable_names.extend(here.map(|(name, content)| (name.clone(), Arc::clone(content))));
-        Ok(())
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        let state = lock(&self.0);
-        let here = state.files.keys().filter(|name| name.parent() == Some(path));
-        Ok(here.filter_map(|name| Some(Entry { name: name.file_name()?.to_owned(), is_dir: false })).collect())
-    }
-
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.alive()?;
-        lock(&self.0).files.remove(path).map(drop).ok_or_else(|| ErrorKind::NotFound.into())
-    }
-
-    fn remove_dir(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
-        Ok(lock(&self.0).free_bytes.unwrap_or(u64::MAX))
-    }
-}
-
-impl DiskFile for SimFile {
-    fn pwrite(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.disk.alive()?;
-        let is_write =
-            |fault: &Fault| matches!(fault, Fault::Write { .. } | Fault::ShortWrite { .. } | Fault::Death { .. });
-        let fault = self.disk.take(is_write);
-        let length = bytes.len();
-        let mut content = lock(&self.content);
-        let mut some = |count: usize| {
-            let count = count.min(bytes.len());
-            content.write(&bytes[..count], offset as usize);
-            count
-        };
-        match fault {
-            Some(Fault::ShortWrite { bytes }) => Ok(some(bytes.max(1))),
-            Some(Fault::Write { bytes, error }) => {
-                // A call that took everything would have said so.
-                some(bytes.min(length - 1));
-                Err(error.into())
-            }
-            Some(Fault::Death { bytes }) => {
-                some(bytes);
-                lock(&self.disk.0).is_dead = true;
-                Err(Errno::IO.into())
-            }
-            _ => Ok(some(bytes.len())),
-        }
-    }
-
-    fn pread(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let content = lock(&self.content);
-        let from = content.bytes.get(offset as usize..).unwrap_or_default();
-        let count = from.len().min(buffer.len());
-        let blocks = offset / 4096..(offset + count as u64).div_ceil(4096);
-        let broken = |fault: &Fault| matches!(fault, Fault::ReadBlock { block } if blocks.contains(block));
-        if lock(&self.disk.0).faults.iter().any(broken) {
-            return Err(Errno::IO.into());
-        }
-        buffer[..count].copy_from_slice(&from[..count]);
-        Ok(count)
-    }
-
-    fn truncate(&self, len_bytes: u64) -> io::Result<()> {
-        self.disk.alive()?;
-        if self.disk.take(|fault| matches!(fault, Fault::Truncate)).is_some() {
-            return Err(Errno::IO.into());
-        }
-        let mut content = lock(&self.content);
-        let old = content.bytes.len();
-        content.bytes.resize(len_bytes as usize, 0);
-        let touched = old.min(len_bytes as usize) / SECTOR..=old.max(len_bytes as usize) / SECTOR;
-        if old != len_bytes as usize {
-            content.dirty.extend(touched);
-        }
-        Ok(())
-    }
-
-    fn allocate(&self, _: u64, _: u64) -> io::Result<()> {
-        match self.disk.take(|fault| matches!(fault, Fault::Allocate { .. })) {
-            Some(Fault::Allocate { error }) => Err(error.into()),
-            _ => Ok(()),
-        }
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.disk.alive()?;
-        let mut content = lock(&self.content);
-        if self.disk.take(|fault| matches!(fault, Fault::Sync)).is_some() {
-            // The pages count as clean now: they reach the disk neither now nor by a later fsync.
-            content.dirty.clear();
-            return Err(Errno::IO.into());
-        }
-        content.sync();
-        Ok(())
-    }
-
-    fn len_bytes(&self) -> io::Result<u64> {
-        Ok(lock(&self.content).bytes.len() as u64)
-    }
+    assert_eq!(expected, scan.next_seq);
+    let last = frames.keys().next_back().copied().unwrap_or(0).max(gaps.last().map_or(0, |gap| gap.seq));
+    assert!(last < scan.next_seq, "frame {last} would be written twice");
 }
