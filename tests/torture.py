@@ -39,8 +39,8 @@ PARTS = {
     ),
     "walk": Part(
         "and by SIGKILL at each step of packing, sending and recovery?",
-        "pytest tests/fault/test_kill_walk.py tests/fault/test_panics.py",
-        {"hits": 100},
+        "pytest tests/fault/test_kill_walk.py tests/fault/test_fault_walk.py",
+        {"hits": 20},
     ),
     "ring": Part("is an entry of the ring?", "cargo test --release -p runferry-ring --test kill", {"kills": 20000}),
     "server-kills": Part(
@@ -80,6 +80,27 @@ PARTS = {
         "can frames in any order, or a rotten database, harm the store unseen?",
         "pytest tests/fault/test_frames_again.py tests/fault/test_rotten_database.py",
         {"frame_histories": 5000, "database_flips": 2000},
+    ),
+    "threads": Part("are rows of many threads counted exactly?", "pytest tests/fault/test_threads.py", {"thread_rows": 100_000}),
+    "worlds": Part(
+        "does a simulated world break a promise?",
+        "cargo test --release -p runferry-sim --test seeds in_every",
+        {"seeds": 50_000},
+    ),
+    "crashes": Part(
+        "is there a state of un-synced writes that cannot be recovered?",
+        "cargo test --release -p runferry-journal --test crash_states",
+        {"crash_states": 20_000_000},
+    ),
+    "reference": Part(
+        "does a cut or a flip cost more than its frame?",
+        "cargo test --release -p runferry-journal --test reference",
+        {"reference_bytes": 1 << 20},
+    ),
+    "pressure": Part(
+        "what goes at the journal's cap, and is memory bounded?",
+        "pytest tests/fault/test_backpressure.py tests/fault/test_memory.py",
+        {"backpressure_rows": 2_000_000, "memory_rows": 2_000_000},
     ),
     "merges": Part("does a killed merge lose or double rows?", "pytest tests/fault/test_server_merges.py", {"merge_rounds": 500}),
     "fuzz": Part("do any bytes crash a reader?", "sh rust/fuzz/run.sh"),

@@ -70,4 +70,49 @@ BUGS: tuple[Bug, ...] = (
         "the HTTP parser's 16 KiB are measured only while a request's head is incomplete",
         Test("tests/server/test_read_door.py", "test_a_long_address_is_read_whole_however_the_network_cuts_it"),
     ),
+    Bug(
+        "with the disk full a short run lost all its rows although its server was there",
+        "what had no room was dropped before the first attempt to reach the server was over",
+        Test("tests/fault/test_lost_places.py", "test_without_any_room_for_the_ring_it_is_said_that_a_kill_costs_rows"),
+    ),
+    Bug(
+        "packing and sending stood still while the disk hung",
+        "the packer waited for the thread that syncs",
+        Test("tests/fault/test_sick_disks.py", "test_a_disk_that_hangs_holds_up_neither_log_nor_the_server"),
+    ),
+    Bug(
+        "`flush(durable=True)` said yes after an fsync that had failed",
+        "the next fsync was believed, although the kernel had let the failed pages go",
+        Test("tests/fault/test_sick_disks.py", "test_an_fsync_that_failed_is_never_believed_and_its_frames_are_written_elsewhere"),
+    ),
+    Bug(
+        "a journal deleted under a training was written on for ever, to a file without a name",
+        "nobody looked whether the file was still there",
+        Test("tests/fault/test_lost_places.py", "test_a_journal_deleted_under_a_training_is_written_anew_from_memory"),
+    ),
+    Bug(
+        "a forked child kept the trainer's connection, and the server a dead writer for alive",
+        "sockets were not closed at the fork",
+        Test("tests/fault/test_forks.py", "test_a_child_forked_past_python_has_none_of_our_files_and_connections"),
+    ),
+    Bug(
+        "with the server's clock set back a dead run stayed running",
+        "silence was measured by the wall clock alone",
+        Test("tests/fault/test_clocks.py", "test_a_run_that_dies_behind_a_jump_of_the_servers_clock_is_quiet_in_time_and_not_a_day_later"),
+    ),
+    Bug(
+        "one histogram that cannot be read kept a run from ever finishing",
+        "its totals failed, and the FINISH was rolled back with them",
+        Test("tests/fault/test_hostile_frames.py", "test_a_hostile_frame_harms_neither_its_neighbours_nor_anybody_else"),
+    ),
+    Bug(
+        "a FINISH that holds no map made every later commit of its writer fail",
+        "the server read it before it stored it",
+        Test("tests/fault/test_hostile_clients.py", "test_a_gap_and_a_finish_that_say_nothing_readable_count_all_the_same"),
+    ),
+    Bug(
+        "`finish()` reported a disk error that had long been over",
+        "what the server alone had taken was not stepped over in the journal",
+        Test("rust/sim/tests/seeds.rs", "in_every_world_each_row_is_stored_once_or_its_absence_is_named"),
+    ),
 )
