@@ -157,7 +157,7 @@ def test_a_counted_gap_keeps_the_sequence_whole_and_is_shown(stream: DoorStream,
     assert steps_of(api, writer) == [0, 9]
     wait_for_state(api, writer, "finished")
     (found,) = writers_of(api, writer)
-    assert found["gaps"] == [{"seq": 2, "count": 4, "reason": "thinned", "rows": 40, "detail": "disk full"}]
+    assert found["gaps"] == [{"seq": 2, "count": 4, "reason": "thinned", "rows": 40, "points": 0, "bytes": 0, "detail": "disk full"}]
     assert (found["finished"], found["exit_code"], found["state"]) == (True, 0, "finished")
 
 
