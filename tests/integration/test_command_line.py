@@ -172,7 +172,7 @@ def test_status_journal_and_sync_tell_the_story_of_an_offline_run(server: Runnin
     assert "writing" in live.stdout
     assert "finished" in waiting.stdout
     assert "runferry sync" in waiting.stdout
-    assert [line.split()[1] for line in listed.stdout.splitlines()] == ["open", "data", "finish"]
+    assert [line.split()[1] for line in listed.stdout.splitlines()] == ["open", "receipt", "data", "finish"]
     assert "4 rows" in counted.stdout
     assert (checked.returncode, "whole" in checked.stdout) == (0, True)
     assert "local/story/offline" in dry.stdout
