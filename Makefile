@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := .make
 NAME ?=
-KILLS ?= 500
+KILLS ?= 200
 PARTS ?=
 SCALE ?= 1
 

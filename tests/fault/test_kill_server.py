@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from runferry._run import Run
 
-KILLS = effort("server_kills", 8)
+KILLS = effort("server_kills", 4)
 ROWS_A_BURST = 40
 COMMIT_DELAY_US = 30_000
 
