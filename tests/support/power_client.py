@@ -43,7 +43,8 @@ def train(name: str, folder: Path, chance: random.Random, shared: mmap.mmap) -> 
 
     is_large = chance.random() < LARGE
     server = {"base_url": "http://127.0.0.1:9"} if is_large else {}  # nobody listens there: small segments, nothing is ever acked
-    settings = {"silent": True, **server}
+    # A disk that stands still for long makes a full ring refuse calls, counted; here every call is to be taken.
+    settings = {"silent": True, "backpressure": "block", "backpressure_block_ms": 30_000, **server}
     run = runferry.init(project="power", id=name, dir=folder, mode="online" if server else "offline", settings=settings)
     directory = str(run._writer.journal_dir).encode()  # noqa: SLF001 - how its ring and its journal are found
     shared[DIRECTORY : DIRECTORY + len(directory)] = directory
