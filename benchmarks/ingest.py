@@ -157,7 +157,7 @@ def _send(address: str, journal: Journal) -> None:
             if kind in {"reject", "rewind"}:
                 raise RuntimeError(f"the server answered {message}")
             if kind == "ack" and message.ack.durable_next_seq >= journal.next_seq:
-                outgoing.put(pb.ClientMessage(bye=pb.Bye(finished=True)))
+                outgoing.put(pb.ClientMessage(bye=pb.Bye()))
                 outgoing.put(None)
             credit_bytes = {"open_ok": message.open_ok.credit_bytes, "credit": message.credit.total_bytes}.get(kind, 0)
             while waiting and sent_bytes < credit_bytes:

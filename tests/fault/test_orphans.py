@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -69,6 +70,30 @@ def test_a_killed_trainer_is_sent_by_whoever_comes_next(tmp_path: Path, by: str)
         wait_until(lambda: len(numbers(server)) == ROWS, "all rows are there")
         assert numbers(server) == list(range(ROWS))
         assert stored.gaps(server.url, "local/orphans/dead") == []
+        wait_until(lambda: state(server) == "failed", "its death is known")
+        assert stored.run(server.url, "local/orphans/dead").metadata["exit_code"] is None
+
+
+def state(server: RunningServer) -> str:
+    """Of the killed run."""
+    return str(stored.run(server.url, "local/orphans/dead").state)
+
+
+@pytest.mark.timeout(180)
+def test_a_copy_of_a_living_trainers_journal_does_not_make_it_a_dead_one(tmp_path: Path) -> None:
+    with RunningServer(tmp_path / "data") as server, Trainer(DOOMED, tmp_path) as trainer:
+        trainer.wait_for("logged")
+        wait_until(lambda: list((tmp_path / "runferry").glob("*/*/seg-*")), "its journal is begun")
+        shutil.copytree(tmp_path / "runferry", tmp_path / "copy")
+
+        synced = command(tmp_path, "sync", str(tmp_path / "copy"), base_url=server.url)
+
+        assert synced.returncode == 0, synced.stdout + synced.stderr
+        assert state(server) == "running"
+        trainer.kill()
+        synced = command(tmp_path, "sync", str(tmp_path / "runferry"), base_url=server.url)
+        assert synced.returncode == 0, synced.stdout + synced.stderr
+        assert state(server) == "failed"
 
 
 @pytest.mark.fault(29)

@@ -151,6 +151,37 @@ def test_finish_alone_ends_a_run_and_no_clock_changes_that(server: Server) -> No
     assert server.state == "failed"
 
 
+def test_a_writer_that_died_has_failed_until_it_is_heard_of_later_than_that(server: Server) -> None:
+    died = run_key("local", "demo", "r1")
+    server.listen(30)
+    heard_before_us = server.now_us
+    server.listen(1)
+    with server.scene.database.write() as connection:
+        writes.apply_death(connection, died, 1, server.now_us)
+    dead = server.scene.run("r1")
+    with server.scene.database.write() as connection:
+        late = writes.Beat(died, 1, heard_before_us, writes.Counters(0.0, 0, 0, 0, 0))
+        writes.write_beats(connection, [late])
+    server.listen(400)
+    still = server.state
+    server.hear()
+
+    assert (dead["state"], dead["exit_code"], still) == ("failed", None, "failed")
+    assert server.state == "running"
+
+
+def test_a_writer_that_is_started_again_decides_and_so_does_a_finish_that_was_said(server: Server) -> None:
+    server.scene.open("r1", 2, started_us=NOW_US + HOUR_US)
+    with server.scene.database.write() as connection:
+        writes.apply_death(connection, run_key("local", "demo", "r1"), 1, server.now_us)
+    goes_on = server.state
+    server.scene.finish("r1", 2)
+    with server.scene.database.write() as connection:
+        writes.apply_death(connection, run_key("local", "demo", "r1"), 2, server.now_us)
+
+    assert (goes_on, server.state) == ("running", "finished")
+
+
 TRAINING = """
 import sys, runferry
 run = runferry.init(project="states", id="alive", settings={"silent": True})

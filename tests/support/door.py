@@ -53,9 +53,9 @@ class DoorStream:
         """Send frames in one message."""
         self.say(pb.ClientMessage(frames=pb.Frames(frames=frames)))
 
-    def bye(self) -> None:
+    def bye(self, *, died: bool = False) -> None:
         """Say Bye and end our side."""
-        self.say(pb.ClientMessage(bye=pb.Bye(finished=True)))
+        self.say(pb.ClientMessage(bye=pb.Bye(died=died)))
         self._outgoing.put(None)
 
     def all(self, kind: str) -> list[pb.ServerMessage]:

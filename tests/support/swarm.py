@@ -108,7 +108,7 @@ class Swarm:
                     elif kind == "ack":
                         await self._moved(index, message.ack.durable_next_seq - 1)
                         if self.durable[index] == len(frames):
-                            await call.write(pb.ClientMessage(bye=pb.Bye(finished=True)))
+                            await call.write(pb.ClientMessage(bye=pb.Bye()))
                             return None
                 end = len(frames) if self.go_on.is_set() else self._middle
                 while 0 <= sent < end and sent_bytes < credit_bytes:

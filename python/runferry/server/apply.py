@@ -178,11 +178,12 @@ class Applier:
 
     def _recover(self) -> None:
         """What an earlier process left: unapplied documents of writers without FINISH, marks the store may not have got."""
+        unfinished_writers = writer.c.state.in_(("running", "died"))
         with self._database.read() as connection:
-            unfinished = connection.execute(sa.select(writer.c.run_id, writer.c.writer_id).where(writer.c.state == "running")).all()
+            unfinished = connection.execute(sa.select(writer.c.run_id, writer.c.writer_id).where(unfinished_writers)).all()
             recent = connection.execute(
                 sa.select(writer.c.run_id, writer.c.writer_id, writer.c.applied_seq)
-                .where(writer.c.state != "running")
+                .where(~unfinished_writers)
                 .order_by(writer.c.last_seen_us.desc())
                 .limit(RECENT_WRITERS)
             ).all()
@@ -314,7 +315,7 @@ class Applier:
         try:
             with self._database.write() as connection:
                 self._listening.note(connection, at_us)
-                was_silent = run.c.run_id.in_({beat.run_id for beat in beats}) & state_at(at_us).in_(("quiet", "lost"))
+                was_silent = run.c.run_id.in_({beat.run_id for beat in beats}) & state_at(at_us).in_(("quiet", "lost", "failed"))
                 back = [
                     run_id for run_id in connection.scalars(sa.select(run.c.run_id).where(was_silent)) if self._is_known(connection, run_id)
                 ]

@@ -314,6 +314,6 @@ def _writer_document(state: WriterState, public: Row[Any] | None, gaps: list[dic
         "gaps": gaps,
         "lag_s": public.lag_s if public else 0.0,
         "backlog_frames": public.backlog_frames if public else 0,
-        "finished": public.ended_us is not None if public else False,
+        "finished": public.state in {"finished", "failed"} if public else False,
         "exit_code": public.exit_code if public else None,
     }

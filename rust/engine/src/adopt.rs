@@ -80,6 +80,14 @@ pub struct Adopted {
     pub heir: Option<PathBuf>,
 }
 
+impl Adopted {
+    /// Whether the writer is known to have died without FINISH. That its lock was free is not enough: so is that of a copy of a
+    /// living writer's journal.
+    pub fn has_died(&self) -> bool {
+        !self.scan.is_finished && machine::is_gone(&self.open)
+    }
+}
+
 struct OrphanNames<'a>(&'a Orphan);
 
 impl Names for OrphanNames<'_> {

@@ -42,6 +42,19 @@ const ROUND_BYTES: usize = 2 << 20;
 /// How long the server gets to end the stream after Bye.
 const BYE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// For whom a sender speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behalf {
+    /// Itself: it is the writer's.
+    Own,
+    /// A writer that lives: a local server follows its journal.
+    Living,
+    /// One that has ended, or of which nothing is known.
+    Absent,
+    /// One that died without FINISH. The server is told when all it left is there.
+    Dead,
+}
+
 /// What a sender is made from.
 #[derive(Debug)]
 pub(crate) struct Sender<D> {
@@ -53,8 +66,7 @@ pub(crate) struct Sender<D> {
     pub(crate) shared: Arc<Shared>,
     /// How long the packer lets frames fill; the server may ask for more.
     pub(crate) linger_ms: Arc<AtomicU64>,
-    /// Not the living writer: `sync`, an adopter, a local server.
-    pub(crate) is_replay: bool,
+    pub(crate) behalf: Behalf,
     pub(crate) timeouts: Timeouts,
 }
 
@@ -235,7 +247,7 @@ async fn connect(
         next_seq,
         client: sender.client.clone(),
         storage_epoch: shared.state().storage_epoch.clone(),
-        replay: sender.is_replay,
+        replay: matches!(sender.behalf, Behalf::Absent | Behalf::Dead),
     };
     let shown = key.as_ref().map(|Hidden(key)| key.as_str());
     let opening = if door.has_tls {
@@ -263,14 +275,14 @@ async fn connect(
     opened.notices.iter().for_each(|text| shared.notice(text.clone()));
     let resume = session.opened(&request, &opened, now);
     if let Resume::NewWriter { server_next_seq, client_next_seq } = resume {
-        if !sender.is_replay {
+        if sender.behalf == Behalf::Own {
             return succeed(sender, source, server_next_seq, client_next_seq);
         }
         if source.is_over() {
             // All that lies here is there: a writer's disk was full and its last frames went to the server alone, or this is an old copy.
             let local = source.local(client_next_seq);
             shared.acked(local, local);
-            part(&mut connection).await;
+            part(&mut connection, sender.behalf).await;
             return Ok(Parted::Claimed);
         }
     }
@@ -282,7 +294,7 @@ async fn connect(
         send_what_may_go(sender, source, session, gaps, &connection.outgoing).await?;
         let (_, next_seq) = source.bounds();
         if source.is_over() && session.durable_next_seq() >= next_seq {
-            part(&mut connection).await;
+            part(&mut connection, sender.behalf).await;
             return Ok(Parted::Done);
         }
         let now = (sender.clock.mono)();
@@ -527,9 +539,9 @@ fn beat(shared: &Shared, clock: Clock, next_seq: u64) -> Beat {
 }
 
 /// Says Bye and lets the server end the stream, so that it is not taken for a lost connection.
-async fn part(connection: &mut Connection) {
+async fn part(connection: &mut Connection, behalf: Behalf) {
     runferry_failpoints::hit!("send.bye");
-    if connection.outgoing.bye(true).is_ok() {
+    if connection.outgoing.bye(behalf == Behalf::Dead).is_ok() {
         let closing = async { while !matches!(connection.incoming.next_event().await, Ok(Event::Closed) | Err(_)) {} };
         // A server that does not answer has all there is, and nothing more to say.
         tokio::time::timeout(BYE_TIMEOUT, closing).await.ok();

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::pack::{Fsync, Loop, Packer};
 use crate::pressure::Policy;
 use crate::receipt::{Covered, segment_head};
-use crate::send::{Ended, Sender, serve};
+use crate::send::{Behalf, Ended, Sender, serve};
 use crate::shared::Shared;
 use crate::source::{JournalSource, LiveSource};
 use crate::sync_disk::{SyncJob, SyncQueue, do_job};
@@ -160,7 +160,7 @@ impl Process {
         world: &World<D>,
         random: fastrand::Rng,
     ) -> impl Future<Output = Sent> + use<D> {
-        let sender = sender(world, Arc::clone(&self.shared), Arc::clone(&self.linger_ms), false);
+        let sender = sender(world, Arc::clone(&self.shared), Arc::clone(&self.linger_ms), Behalf::Own);
         let open_frame = self.open_frame.clone().into();
         let disk = Arc::clone(&world.disk);
         let source = LiveSource::new(Arc::clone(&self.shared), disk, &self.dir, open_frame, self.identity);
@@ -191,7 +191,7 @@ fn sender<D: Dial + Clone>(
     world: &World<D>,
     shared: Arc<Shared>,
     linger_ms: Arc<AtomicU64>,
-    is_replay: bool,
+    behalf: Behalf,
 ) -> Sender<D> {
     Sender {
         dial: world.dial.clone(),
@@ -201,7 +201,7 @@ fn sender<D: Dial + Clone>(
         client: CLIENT.to_owned(),
         shared,
         linger_ms,
-        is_replay,
+        behalf,
         timeouts: Timeouts::default(),
     }
 }
@@ -236,7 +236,7 @@ pub async fn replay<D: Dial + Clone>(
 ) -> Result<Sent, AdoptError> {
     let open_frame = scan.open.clone().ok_or_else(|| AdoptError::NoOpen(dir.to_owned()))?;
     let (identity, _) = read_open(&open_frame).ok_or_else(|| AdoptError::NoOpen(dir.to_owned()))?;
-    let sender = sender(world, Arc::new(Shared::new(1)), Arc::new(AtomicU64::new(0)), true);
+    let sender = sender(world, Arc::new(Shared::new(1)), Arc::new(AtomicU64::new(0)), Behalf::Absent);
     let bounds = (scan.first_seq, scan.next_seq);
     let source = JournalSource::new(Arc::clone(&world.disk), dir, identity, open_frame.into(), bounds, false);
     Ok(serve(&sender, source, None, random).await.into())

@@ -23,7 +23,7 @@ use crate::credentials::Access;
 use crate::pack::chain;
 use crate::patience::Patience;
 use crate::rejected;
-use crate::send::{Ended, Sender, serve};
+use crate::send::{Behalf, Ended, Sender, serve};
 use crate::shared::{Counters, Shared};
 use crate::source::JournalSource;
 use crate::thread;
@@ -332,6 +332,14 @@ struct Held {
 }
 
 impl Held {
+    fn behalf(&self) -> Behalf {
+        match &self.adopted {
+            None => Behalf::Living,
+            Some(adopted) if adopted.has_died() => Behalf::Dead,
+            Some(_) => Behalf::Absent,
+        }
+    }
+
     fn take(dir: &Path) -> Result<Self, AdoptError> {
         let adopted = match adopt(dir) {
             // The ring is unreadable: what the journal holds is sent all the same.
@@ -393,7 +401,7 @@ async fn send_journal(
         client: destination.client.clone(),
         shared: shared.clone(),
         linger_ms: Arc::new(AtomicU64::new(0)),
-        is_replay: true,
+        behalf: journal.behalf(),
         timeouts: destination.timeouts,
     };
     let open_frame = journal.open_frame.clone().into();

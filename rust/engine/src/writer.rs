@@ -29,7 +29,7 @@ use crate::machine;
 use crate::pack::{self, Command, Fsync, Packer};
 use crate::pressure::Policy;
 use crate::receipt::{Covered, segment_head};
-use crate::send::{self, Sender};
+use crate::send::{self, Behalf, Sender};
 use crate::shared::{Connection, Counters, LossReason, PACK, SEND, SYNC, Shared};
 use crate::source::LiveSource;
 use crate::sync_disk::{self, SyncQueue};
@@ -267,7 +267,7 @@ impl Writer {
                 client: options.client,
                 shared: shared.clone(),
                 linger_ms,
-                is_replay: false,
+                behalf: Behalf::Own,
                 timeouts: Timeouts::default(),
             };
             let source = LiveSource::new(shared.clone(), disk, &dir, open_frame.into(), options.identity);

@@ -89,7 +89,7 @@ pub struct OpenRequest {
     pub client: String,
     /// As last seen in [`Opened`]; empty: never.
     pub storage_epoch: Vec<u8>,
-    /// Sent by `sync` or an adopter, not by the living writer.
+    /// The writer lives no more, as far as is known: nothing that is sent for it is a sign of life.
     pub replay: bool,
 }
 
@@ -204,13 +204,13 @@ impl Outgoing {
         self.queue(Told::Beat(beat))
     }
 
-    /// Says Bye, as the last word; the server answers by ending the stream, after what it still has to say. `is_finished`:
-    /// the FINISH frame has been durably acked.
+    /// Says Bye, as the last word; the server answers by ending the stream, after what it still has to say. `has_died`:
+    /// the writer, for which somebody else speaks, died without FINISH, and all it left has been durably acked.
     ///
     /// # Errors
     /// `Retry` with `Lost`: the stream has ended before, [`Incoming::next_event`] says why.
-    pub fn bye(&mut self, is_finished: bool) -> Result<(), TransportError> {
-        let said = self.queue(Told::Bye(proto::Bye { finished: is_finished }));
+    pub fn bye(&mut self, has_died: bool) -> Result<(), TransportError> {
+        let said = self.queue(Told::Bye(proto::Bye { died: has_died }));
         self.messages = None;
         said
     }

@@ -172,9 +172,9 @@ async fn bye_is_the_last_word_and_is_answered_by_the_end() {
     let mut server = FakeServer::start().await;
     let (mut connection, _, mut stream) = connect(&mut server, u64::MAX).await;
 
-    connection.outgoing.bye(true).expect("said");
+    connection.outgoing.bye(false).expect("said");
 
-    assert_eq!(stream.hear().await, Some(Told::Bye(Bye { finished: true })));
+    assert_eq!(stream.hear().await, Some(Told::Bye(Bye { died: false })));
     assert_eq!(stream.hear().await, None, "the client has closed its half");
     stream.ack(1, 1).await;
     stream.end();
@@ -182,7 +182,7 @@ async fn bye_is_the_last_word_and_is_answered_by_the_end() {
     assert_eq!(connection.incoming.next_event().await, Ok(Event::Closed));
     assert_eq!(connection.incoming.next_event().await, Ok(Event::Closed), "and stays so");
     assert!(connection.outgoing.send_frames(frames(1, 1)).await.is_err());
-    assert!(connection.outgoing.bye(true).is_err());
+    assert!(connection.outgoing.bye(false).is_err());
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 const MEANING: Readonly<Record<string, string>> = {
   running: "records are arriving",
   finished: "ended with exit code 0",
-  failed: "ended with an error",
+  failed: "ended with an error, or its process died",
+  died: "its process ended without finish(); what it had logged is here",
   quiet: "not heard of for a minute",
   lost: "not heard of for long: its network is down, or its process died. Heard of again it runs; what it left behind can be synced",
 };

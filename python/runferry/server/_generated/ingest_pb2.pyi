@@ -63,10 +63,10 @@ class Beat(_message.Message):
     def __init__(self, next_seq: _Optional[int] = ..., backlog_frames: _Optional[int] = ..., backlog_bytes: _Optional[int] = ..., lag_s: _Optional[float] = ..., dropped_rows: _Optional[int] = ..., retries: _Optional[int] = ..., wall_us: _Optional[int] = ...) -> None: ...
 
 class Bye(_message.Message):
-    __slots__ = ("finished",)
-    FINISHED_FIELD_NUMBER: _ClassVar[int]
-    finished: bool
-    def __init__(self, finished: _Optional[bool] = ...) -> None: ...
+    __slots__ = ("died",)
+    DIED_FIELD_NUMBER: _ClassVar[int]
+    died: bool
+    def __init__(self, died: _Optional[bool] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
     __slots__ = ("open_ok", "ack", "credit", "throttle", "reject", "rewind", "drain", "notice")

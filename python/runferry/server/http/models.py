@@ -182,7 +182,7 @@ class Writer(Shape):
 
     writer_id: str
     label: str
-    state: Literal["running", "finished", "failed", "quiet", "lost"]
+    state: Literal["running", "finished", "failed", "died", "quiet", "lost"]
     host: str
     pid: int
     started_us: int

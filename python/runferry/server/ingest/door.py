@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
+import sqlalchemy as sa
 
 from runferry.server._generated import ingest_pb2 as pb
 from runferry.server.auth import DeniedError, bearer
@@ -22,6 +23,7 @@ from runferry.server.ingest.admission import Admission, ShedError
 from runferry.server.ingest.commit import GroupCommitter
 from runferry.server.ingest.messages import parsed
 from runferry.server.ingest.stream import Context, WriterStream, serve_writer
+from runferry.server.metadata.writes import apply_death
 from runferry.server.query import now_us
 
 if TYPE_CHECKING:
@@ -115,11 +117,27 @@ class Ingest:
         """Run a blocking call off the event loop."""
         return await self._loop.run_in_executor(self._threads, call, *arguments)
 
-    def accepted(self, run_id: bytes, writer_id: int, *, has_documents: bool) -> None:
+    def accepted(self, run_id: bytes, writer_id: int, *, is_living: bool, has_documents: bool) -> None:
         """Frames have become durable: wake the readers, let the documents be applied."""
         self._hub.run_changed(run_id)
-        self.applier.seen(run_id, writer_id, now_us())
+        if is_living:
+            self.applier.seen(run_id, writer_id, now_us())
         self.applier.notify(run_id, writer_id, has_documents=has_documents)
+
+    async def report_death(self, run_id: bytes, writer_id: int) -> None:
+        """Who has taken over from a writer says that it died; written on return, unless the database does not take it."""
+
+        def write() -> None:
+            with self.database.write() as connection:
+                apply_death(connection, run_id, writer_id, now_us())
+
+        try:
+            await self.in_thread(write)
+        except sa.exc.OperationalError as error:
+            # The run becomes lost instead, by and by.
+            logger.warning("the death of writer %016x is not noted: %s", writer_id, error.orig)
+        else:
+            self.applier.notify(run_id, writer_id, has_documents=True)
 
     @contextmanager
     def registered(self, stream: WriterStream, opened: Opened) -> Iterator[None]:

@@ -141,7 +141,7 @@ class WriterStream:
         """The store has answered a submission."""
         batch = submission.batch
         if appended.accepted_frames or submission.has_documents:  # sent again: nobody may have been told of the first commit
-            self._ingest.accepted(batch.run_id, batch.writer_id, has_documents=submission.has_documents)
+            self._ingest.accepted(batch.run_id, batch.writer_id, is_living=not self._is_replay, has_documents=submission.has_documents)
         self._durable = max(self._durable, appended.next_seq)
         if submission.generation != self._generation:
             return
@@ -186,6 +186,8 @@ class WriterStream:
             elif kind == "beat":
                 self._take_beat(message.beat)
             elif kind == "bye":
+                if message.bye.died and self._is_replay:
+                    await self._ingest.report_death(self._opened.run_id, self._opened.writer_id)
                 return
             elif kind == "open":
                 self._reject(pb.Reject.BAD_OPEN, "the stream is open already")

@@ -94,7 +94,7 @@ writer = Table(
     Column("backlog_bytes", BigInteger, nullable=False),
     Column("dropped_rows", BigInteger, nullable=False),
     Column("retries", BigInteger, nullable=False),
-    Column("state", String, nullable=False),  # running, finished, failed
+    Column("state", String, nullable=False),  # running, finished, failed; died: without FINISH, as its adopter says
     Column("exit_code", Integer),
     Column("ended_us", BigInteger),
     Column("receipt", Document),  # as FINISH brought it

@@ -4,7 +4,7 @@ Each function works on a connection of `Database.write`, so that several of them
 
 # Which writer decides
 A run has many writers: restarts, ranks, forked children. For each label the writer that was started last decides; the run
-is finished when all of those are, and failed when one of them failed. Forked children never decide: most of them end
+is finished when all of those are, and failed when one of them failed or died. Forked children never decide: most of them end
 without a word. So the state does not depend on the order in which journals arrive.
 
 # Config of a resumed run
@@ -128,6 +128,16 @@ def apply_finish(connection: Connection, run_id: bytes, writer_id: int, finish: 
     decide_state(connection, run_id)
 
 
+def apply_death(connection: Connection, run_id: bytes, writer_id: int, now_us: int) -> None:
+    """Note that a writer died without FINISH, as somebody says who has taken over from it. Its next beat takes that back."""
+    connection.execute(
+        sa.update(writer)
+        .where(writer.c.run_id == run_id, writer.c.writer_id == signed(writer_id), writer.c.state == "running")
+        .values(state="died", ended_us=now_us)
+    )
+    decide_state(connection, run_id)
+
+
 def apply_gap(connection: Connection, run_id: bytes, writer_id: int, found: Gap) -> None:
     """Keep a GAP frame."""
     mine = (gap.c.run_id == run_id) & (gap.c.writer_id == signed(writer_id)) & (gap.c.seq == found.seq)
@@ -182,6 +192,11 @@ def write_beats(connection: Connection, beats: Sequence[Beat]) -> None:
         is_newer = (writer.c.last_seen_us <= beat.last_seen_us) | is_of_the_future
         connection.execute(sa.update(writer).where(mine, is_newer).values(last_seen_us=beat.last_seen_us, **said))
         connection.execute(sa.update(writer).where(mine).values(silent_since_us=beat.last_seen_us))
+        if beat.counters is not None:
+            # Somebody took it for dead. A beat from before that may come late.
+            is_back = (writer.c.state == "died") & (writer.c.ended_us < beat.last_seen_us)
+            if connection.execute(sa.update(writer).where(mine, is_back).values(state="running", ended_us=None)).rowcount:
+                decide_state(connection, beat.run_id)
     latest_us: dict[bytes, int] = {}
     for beat in beats:
         latest_us[beat.run_id] = max(beat.last_seen_us, latest_us.get(beat.run_id, 0))
@@ -213,7 +228,10 @@ def decide_state(connection: Connection, run_id: bytes) -> None:
     else:
         codes = [row.exit_code for row in deciding if row.exit_code]
         ended_us = max((row.ended_us for row in deciding), default=None)
-        values = {"state": "failed" if "failed" in states else "finished", "exit_code": codes[0] if codes else 0, "finished_us": ended_us}
+        has_failed = not states.isdisjoint({"failed", "died"})
+        # Nobody knows with what code a process ended that said nothing.
+        exit_code = codes[0] if codes else None if "died" in states else 0
+        values = {"state": "failed" if has_failed else "finished", "exit_code": exit_code, "finished_us": ended_us}
     connection.execute(sa.update(run).where(run.c.run_id == run_id).values(**values))
 
 

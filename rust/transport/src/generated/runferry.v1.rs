@@ -39,7 +39,7 @@ pub struct Open {
     /// as last seen in OpenOk; empty: never
     #[prost(bytes = "bytes", tag = "6")]
     pub storage_epoch: ::prost::bytes::Bytes,
-    /// sent by `sync` or an adopter, not by the living writer
+    /// the writer lives no more, as far as the sender knows: nothing that it sends is a sign of life
     #[prost(bool, tag = "7")]
     pub replay: bool,
 }
@@ -70,9 +70,9 @@ pub struct Beat {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Bye {
-    /// the FINISH frame has been durably acked
-    #[prost(bool, tag = "1")]
-    pub finished: bool,
+    /// of a replay: the writer died on the sender's machine without FINISH, and all it left has been sent
+    #[prost(bool, tag = "2")]
+    pub died: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServerMessage {
