@@ -140,7 +140,11 @@ class Settings:
         from_wandb=False,
     )
     backpressure_block_ms: int = _field(
-        1_000, as_milliseconds, "Milliseconds that one call of `log` waits at most, with `backpressure=block`.", from_wandb=False
+        1_000,
+        as_milliseconds,
+        "Milliseconds that one call of `log` waits at most, with `backpressure=block`: for room in a full journal, or for a disk that "
+        "stands still.",
+        from_wandb=False,
     )
     fsync: str = _field(
         "adaptive",

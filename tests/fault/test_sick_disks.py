@@ -150,6 +150,22 @@ def test_a_disk_that_hangs_holds_up_neither_log_nor_the_server(server: RunningSe
     assert numbers(server, "hangs") == list(range(trainer.logged))
 
 
+@pytest.mark.fault(24)
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("policy", ["degrade", "block"])
+def test_a_disk_that_stands_still_is_waited_for_where_that_is_the_policy(server: RunningServer, tmp_path: Path, policy: str) -> None:
+    settings = {"base_url": server.url, "ring_bytes": "256KiB", "backpressure": policy, "backpressure_block_ms": 20_000}
+    with ToldTrainer(tmp_path, id=f"still-{policy}", settings=settings) as trainer:
+        trainer.log(10)
+        with injected(trainer.pid, "pwrite64:delay_enter=1000000"):
+            trainer.log(1_000, noise_bytes=1_000)
+        dropped_rows = trainer.status()["dropped_rows"]
+        trainer.ask("finish")
+
+    assert (dropped_rows == 0) == (policy == "block")
+    assert len(numbers(server, f"still-{policy}")) == trainer.logged - dropped_rows
+
+
 @pytest.mark.fault(28)
 @pytest.mark.timeout(120)
 def test_without_free_descriptors_open_files_work_on_and_the_journal_comes_back(server: RunningServer, tmp_path: Path) -> None:

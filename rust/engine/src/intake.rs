@@ -348,7 +348,7 @@ fn fill_row(out: &mut [u8], schema: u32, step: i64, time_us: i64, bits: &[u64], 
 }
 
 /// Pushes an entry as soon as there is room: without end while the packer makes progress, else 250 ms at most; where the policy
-/// for a full journal is to block, as long as that says. To be called without the lock around `intake`.
+/// is to block, as long as that says, and while the journal is full no longer, progress or not. To be called without the lock around `intake`.
 pub fn push_waiting(writer: &Writer, intake: &Mutex<Intake>, kind: u8, payload: &[u8]) -> bool {
     let begun = clock::mono();
     let (mut progress, mut progressed_at) = (writer.wake(), begun);
@@ -365,7 +365,7 @@ pub fn push_waiting(writer: &Writer, intake: &Mutex<Intake>, kind: u8, payload: 
             (progress, progressed_at) = (packed, now);
         }
         let goes_on = match writer.patience() {
-            Some(longest) => now.saturating_sub(begun) < longest,
+            Some(longest) => now.saturating_sub(if writer.is_holding() { begun } else { progressed_at }) < longest,
             None => intake.may_wait(packed, now.saturating_sub(progressed_at), STALL_POLL),
         };
         if !goes_on {

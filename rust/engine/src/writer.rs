@@ -325,10 +325,11 @@ impl Writer {
         self.shared.is_holding()
     }
 
-    /// How long a call may wait for room in all, where that does not depend on the packer's progress.
+    /// How long a call may wait for room where the policy is to block: in all while the journal is full, else for the packer's next
+    /// step. A packer that is dead is not waited for.
     pub(crate) fn patience(&self) -> Option<Duration> {
         match self.policy {
-            Policy::Block(longest) if self.shared.is_holding() => Some(longest),
+            Policy::Block(longest) if !self.shared.state().is_dead(PACK) => Some(longest),
             _ => None,
         }
     }
