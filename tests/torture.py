@@ -69,7 +69,7 @@ PARTS = {
     "exits": Part(
         "does any end of a program hang, crash or lose rows?",
         "pytest tests/fault/test_exit.py tests/fault/test_exit_matrix.py tests/fault/test_shutdown.py tests/fault/test_signals.py",
-        {"exits": 1000, "exit_rounds": 100, "finalizers": 1000, "alarm_rows": 1000000},
+        {"exits": 1000, "exit_rounds": 100, "finalizers": 1000, "alarm_rows": 1000000, "interrupt_stride": 1},
     ),
     "starved": Part(
         "does a process without CPU, or one that stands still, lose rows?",

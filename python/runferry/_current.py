@@ -50,6 +50,14 @@ def remove(run: Run) -> None:
         activate(None)
 
 
+def put_back(run: Run) -> None:
+    """A `finish` of this run was interrupted before its end: it is to be finished once more, at the latest when the process ends."""
+    if run in finishing:
+        finishing.remove(run)
+    if run not in live:
+        live.append(run)
+
+
 def end() -> None:
     """The process ends: what is logged from now on is counted and nothing else, whoever still calls."""
     _hooks["ending"] = True

@@ -14,7 +14,9 @@ Before the interpreter is finalised no thread may be left inside the native modu
 turns calls of `log` away, counted, then finishes the runs, then waits for a `finish` that another thread is in.
 
 # Signals
-None is handled unless the setting `finish_on_sigterm` asks for it: ring and journal hold everything, and the default ends the process.
+None is handled while the program runs, unless the setting `finish_on_sigterm` asks for it: ring and journal hold everything, and the
+default ends the process. While the hook runs Ctrl-C raises nothing, which would skip the rest of it: it ends all waiting, and a
+second one the process.
 """
 
 from __future__ import annotations
@@ -107,6 +109,32 @@ def _finish_and_end(number: int, frame: FrameType | None) -> None:  # noqa: ARG0
 def _finish_all(code: int, timeout_s: float | None = None, *, may_wait_for_threads: bool = True) -> None:
     """Finish what is left, newest first; nothing a run does here may stop the exit of the process."""
     native = sys.modules.get("runferry._native")
+    is_held = native is not None and _hold_interrupts(native)
+    try:
+        _finish_left(native, code, timeout_s, may_wait_for_threads=may_wait_for_threads)
+    finally:
+        if is_held:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _hold_interrupts(native: Any) -> bool:
+    """Let Ctrl-C end the waiting, and not whatever line it meets. False: somebody handles it, or cannot here."""
+
+    def hurry(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
+        native.hurry()
+        signal.signal(number, signal.SIG_DFL)
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return False
+    try:
+        signal.signal(signal.SIGINT, hurry)
+    except KeyboardInterrupt:  # it waited to be heard
+        native.hurry()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return True
+
+
+def _finish_left(native: Any, code: int, timeout_s: float | None, *, may_wait_for_threads: bool) -> None:
     _current.end()
     if native is not None:
         native.leave(0.0, cut=False)

@@ -48,6 +48,7 @@ class Run:
         self._notes = start.notes
         self._tags = start.tags
         self._is_finished = False
+        self._has_ended = False
         self._was_interrupted = False
         self._last_status = RunStatus()
         self.start_time = time.time()
@@ -133,7 +134,19 @@ class Run:
         """
         if self._is_finished:
             return
-        self._is_finished = True
+        try:
+            self._is_finished = True
+            self._finish(exit_code, timeout)
+        except BaseException:  # between any two lines: a second Ctrl-C, or what a signal handler of the user's raises
+            if not self._has_ended:
+                self._is_finished = False
+                _current.put_back(self)
+            raise
+        if self._has_ended and not quiet and not self.disabled:
+            self._print_receipt(self._last_status)
+
+    def _finish(self, exit_code: int | None, timeout: float | None) -> None:
+        """End the writer; done a second time from any point it comes to the same."""
         if not _current.is_ending():
             self.__dict__.pop("log", None)
         _current.remove(self)
@@ -149,11 +162,10 @@ class Run:
         except KeyboardInterrupt:  # the one that ends the waiting has come before it began
             self._was_interrupted, waited_s = True, 0.0
         ended = self._writer.finish(code, waited_s)
+        self._has_ended = True
         _current.finishing.remove(self)
         self._was_interrupted |= bool(ended.get("interrupted"))
         self._last_status = RunStatus.of(ended)
-        if not quiet and not self.disabled:
-            self._print_receipt(self._last_status)
 
     def status(self) -> RunStatus:
         """Counts and states of this process's writer, read from memory; after ``finish``, the last ones."""

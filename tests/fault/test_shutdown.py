@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from runferry import _native
 
 from tests.support import stored
-from tests.support.effort import effort
+from tests.support.effort import effort, record
 from tests.support.interpreters import interpreters
 from tests.support.watched import watched
 
@@ -120,3 +121,69 @@ atexit.register(before)
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == "before\nbehind\n"
+
+
+# Each child is interrupted at another line of Runferry's that runs behind `begin`; the last one finds no such line any more.
+INTERRUPTED = """
+import atexit, os, signal, sys, warnings
+import runferry
+from runferry import _current
+warnings.simplefilter("ignore")
+place = os.path.dirname(runferry.__file__)
+number = 1 - {stride}
+while True:
+    number += {stride}
+    into, out = os.pipe()
+    if os.fork() == 0:
+        break
+    os.close(out)
+    is_hit = os.read(into, 1)
+    os.close(into)
+    code = os.waitstatus_to_exitcode(os.wait()[1])
+    assert code == 7, (number, code)
+    if not is_hit:
+        print(number)
+        os._exit(0)
+
+lines = 0
+def trace(frame, event, arg):
+    global lines
+    if not frame.f_code.co_filename.startswith(place):
+        return None
+    lines += event == "line" and (_current.is_ending() or {in_finish})
+    if lines == number:
+        lines += 1
+        os.write(out, b"!")
+        signal.raise_signal(signal.SIGINT)
+    return trace
+run = runferry.init(project="shutdown", id=f"line-{{number}}", settings={{"silent": True}})
+run.log({{"n": 1}})
+{begin}
+sys.exit(7)
+"""
+STRIDE = effort("interrupt_stride", 4)
+"""Every so-manieth line."""
+IN_FINISH = """
+sys.settrace(trace)
+try:
+    run.finish()
+except KeyboardInterrupt:
+    pass
+sys.settrace(None)
+"""
+
+
+@pytest.mark.fault(65, 66)
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("where", ["finish", "the exit hook"])
+def test_a_ctrl_c_at_any_line_leaves_no_run_unfinished(tmp_path: Path, where: str) -> None:
+    begin = IN_FINISH if where == "finish" else "atexit.register(sys.settrace, trace)"
+    code = INTERRUPTED.format(in_finish=where == "finish", begin=begin, stride=STRIDE)
+    ended = watched(code, tmp_path, mode="offline", hang_s=600)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    lines = int(ended.stdout)
+    record("Ctrl-C at a line of " + where, lines=lines, stride=STRIDE)
+    assert lines > 15
+    left = {state["run"]: state["finished"] for state in _native.journal_list(str(tmp_path / "runferry"))}
+    assert left == {f"local/shutdown/line-{number}": True for number in range(1, lines + 1, STRIDE)}

@@ -402,10 +402,11 @@ impl Writer {
         }
     }
 
-    /// Waits at most `timeout` for the server to have everything. True also where waiting is of no use: offline, refused, or a thread of
-    /// ours is dead.
+    /// Waits at most `timeout` for the server to have everything. True also where waiting is of no use: offline, refused, stopped, or a
+    /// thread of ours is dead.
     pub fn wait_acked(&self, timeout: Duration) -> bool {
         !self.is_online
+            || self.threads.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
             || self.shared.wait(timeout, |state| {
                 matches!(state.connection, Connection::Blocked | Connection::Incompatible)
                     || state.is_dead(PACK)

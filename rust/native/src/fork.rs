@@ -37,6 +37,8 @@ const ALIVE: u64 = 0;
 const LEAVING: u64 = 1;
 /// A `finish` in another thread stops waiting.
 const CUT: u64 = 2;
+/// So does the exit hook's own.
+const HURRIED: u64 = 3;
 
 thread_local! {
     /// Whether this thread runs the exit hook: its waits are those of the exit itself.
@@ -55,9 +57,14 @@ pub(crate) fn is_ending() -> bool {
     ENDING.load(Ordering::SeqCst) != ALIVE
 }
 
+/// Whether Ctrl-C was pressed while the process ends.
+pub(crate) fn is_hurried() -> bool {
+    ENDING.load(Ordering::SeqCst) == HURRIED
+}
+
 /// Whether a wait of this thread is to end now: of `finish` when the exit hook has run out of patience, of all else when it begins.
 pub(crate) fn is_cut(is_finishing: bool) -> bool {
-    ENDING.load(Ordering::SeqCst) > if is_finishing { LEAVING } else { ALIVE } && !IS_LEAVING.get()
+    is_hurried() || ENDING.load(Ordering::SeqCst) > if is_finishing { LEAVING } else { ALIVE } && !IS_LEAVING.get()
 }
 
 /// A call that may run Python code or let go of the GIL.
@@ -99,6 +106,12 @@ extern "C" fn in_child() {
     }
 }
 
+/// Ends all waiting, now and later: the process ends, and somebody is in a hurry.
+#[pyfunction]
+pub(crate) fn hurry() {
+    ENDING.store(HURRIED, Ordering::SeqCst);
+}
+
 /// Turns calls of `log` away, and waits at most `patience_s` seconds for the calls that are inside; with `cut`, waits of other threads
 /// end at once behind that. Says whether nobody is left.
 #[pyfunction]
@@ -107,20 +120,20 @@ pub(crate) fn leave(py: Python<'_>, patience_s: f64, cut: bool) -> PyResult<bool
     IS_LEAVING.set(true);
     ENDING.fetch_max(LEAVING, Ordering::SeqCst);
     let patience = Duration::try_from_secs_f64(patience_s.max(0.0)).unwrap_or(Duration::MAX);
-    let waited = wait_outside(py, patience);
+    let waited = wait_outside(py, patience, is_hurried);
     if !cut {
         return waited;
     }
     ENDING.fetch_max(CUT, Ordering::SeqCst);
     match waited {
         Ok(true) => Ok(true),
-        Ok(false) => wait_outside(py, CUT_PATIENCE),
+        Ok(false) => wait_outside(py, CUT_PATIENCE, || false),
         // Ctrl-C ends the patience, not the care.
-        Err(interrupt) => wait_outside(py, CUT_PATIENCE).and(Err(interrupt)),
+        Err(interrupt) => wait_outside(py, CUT_PATIENCE, || false).and(Err(interrupt)),
     }
 }
 
-fn wait_outside(py: Python<'_>, patience: Duration) -> PyResult<bool> {
+fn wait_outside(py: Python<'_>, patience: Duration, is_over: impl Fn() -> bool) -> PyResult<bool> {
     let start = clock::mono();
     loop {
         let slice_start = clock::mono();
@@ -138,7 +151,7 @@ fn wait_outside(py: Python<'_>, patience: Duration) -> PyResult<bool> {
             return Ok(true);
         }
         py.check_signals()?;
-        if clock::mono().saturating_sub(start) >= patience {
+        if clock::mono().saturating_sub(start) >= patience || is_over() {
             return Ok(false);
         }
     }

@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 mod _native {
     use super::{Bound, PyModule, PyResult};
     #[pymodule_export]
-    use crate::fork::leave;
+    use crate::fork::{hurry, leave};
     #[pymodule_export]
     use crate::frames::{decode_rows, documents, message_parts, pack_frame, verify_frames};
     #[pymodule_export]

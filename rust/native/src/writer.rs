@@ -296,6 +296,9 @@ impl Writer {
             Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => dict.set_item("interrupted", true)?,
             waited => waited?,
         }
+        if fork::is_hurried() {
+            dict.set_item("interrupted", true)?;
+        }
         Ok(dict)
     }
 
