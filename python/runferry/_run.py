@@ -55,6 +55,7 @@ class Run:
         """Seconds since 1970 at which this process opened the run."""
         self._pid = os.getpid() if elsewhere is None else 0
         self._fork_lock = threading.Lock()
+        self._sent_by = elsewhere.writer_id if elsewhere else None
         self._inherited: list[Writer | DisabledWriter] = []  # kept for ever: the threads a parent's writer would end are not here
         self._writer: Writer | DisabledWriter = elsewhere or open_writer(
             start, config.as_dict(), step=start.starting_step, in_child=_log_of(self)
@@ -416,9 +417,11 @@ def _reopened(  # noqa: PLR0913, PLR0917 - what `Run.__reduce__` gives
     step: int,
     is_finished: bool,  # noqa: FBT001 - as above
 ) -> Run:
-    """The run that was pickled: itself where it lives in this process, else one that has no writer yet; active if no other is."""
+    """The run that was pickled: itself where it lives in this process or came to before (a pool's worker gets it with every task),
+    else one that has no writer yet; active if no other is.
+    """  # noqa: D205 - one sentence
     for run in _current.live:
-        if run._writer.writer_id == writer_id:  # noqa: SLF001 - a run like this one
+        if writer_id in {run._writer.writer_id, run._sent_by}:  # noqa: SLF001 - a run like this one
             return run
     run = Run(start, Config(config), allow_val_change=allow_val_change, elsewhere=WriterElsewhere(writer_id, step))
     if is_finished:

@@ -100,6 +100,32 @@ def test_children_of_every_start_method_are_writers_of_the_same_run(
     assert run.config == {"lr": 0.1}
 
 
+TASKS = """
+import multiprocessing, runferry
+def logs(run, number):
+    run.log({"task": number})
+    return id(run)
+def main():
+    run = runferry.init(project="spawns", id="tasks", settings={"silent": True})
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(len(set(pool.starmap(logs, [(run, number) for number in range(20)], chunksize=1))))
+        pool.close()
+        pool.join()
+"""
+
+
+@pytest.mark.fault(64)
+@pytest.mark.timeout(120)
+def test_a_worker_that_gets_the_run_with_every_task_is_one_writer(server: RunningServer, tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text(TASKS)
+
+    ended = watched(MAIN, tmp_path, base_url=server.url)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "1\n", "")
+    assert sorted(row["task"] for row in stored.rows(server.url, "local/spawns/tasks")) == list(range(20))
+    assert stored.run(server.url, "local/spawns/tasks").stored["writers"] == 2
+
+
 @pytest.mark.fault(64)
 @pytest.mark.timeout(120)
 def test_spawned_workers_are_ignored_and_counted_where_that_is_wanted(server: RunningServer, tmp_path: Path) -> None:

@@ -115,4 +115,19 @@ BUGS: tuple[Bug, ...] = (
         "what the server alone had taken was not stepped over in the journal",
         Test("rust/sim/tests/seeds.rs", "in_every_world_each_row_is_stored_once_or_its_absence_is_named"),
     ),
+    Bug(
+        "a run passed to the workers of a pool had a writer, a ring and three threads for every task",
+        "each task brings its copy of the run, and a copy was not known as the one that had come before",
+        Test("tests/fault/test_spawns.py", "test_a_worker_that_gets_the_run_with_every_task_is_one_writer"),
+    ),
+    Bug(
+        "a second Ctrl-C at the exit left a run without its FINISH",
+        "it raised wherever the exit hook was, and skipped the rest",
+        Test("tests/fault/test_shutdown.py", "test_a_ctrl_c_at_any_line_leaves_no_run_unfinished"),
+    ),
+    Bug(
+        "with `backpressure=block` calls were refused after 250 ms of a disk that stood still",
+        "only a full journal was waited for, not a full ring",
+        Test("tests/fault/test_sick_disks.py", "test_a_disk_that_stands_still_is_waited_for_where_that_is_the_policy"),
+    ),
 )
