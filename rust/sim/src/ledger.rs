@@ -87,7 +87,10 @@ impl Ledger {
 pub fn text_of(row: u64) -> String {
     let length = (row.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize; // below 4,096
     let length = if row.is_multiple_of(16) { length } else { length / 64 };
-    format!("{row}:").chars().cycle().take(length).collect()
+    let pattern = format!("{row}:");
+    let mut text = pattern.repeat(length / pattern.len() + 1);
+    text.truncate(length);
+    text
 }
 
 /// What must hold at all times of a process.
