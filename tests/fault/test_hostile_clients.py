@@ -94,6 +94,14 @@ def test_connections_that_say_nothing_or_half_a_head_keep_nobody_out(server: Run
         serves_others(server, "beside-the-silent")
 
 
+@pytest.mark.timeout(120)
+def test_a_head_that_does_not_come_to_its_end_is_given_up(server: RunningServer) -> None:
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=90) as connection:
+        connection.sendall(b"GET /api/v1/runs HT")
+        with contextlib.suppress(ConnectionError):
+            assert connection.recv(1) == b"", "closed without an answer"
+
+
 def test_heads_without_end_are_refused(server: RunningServer) -> None:
     with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=20) as connection:
         connection.sendall(b"GET /api/v1/runs HTTP/1.1\r\n")

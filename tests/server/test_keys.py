@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import grpc
 import httpx
 import pytest
+from runferry.server._generated import ingest_pb2 as pb
 from runferry.server.auth import DeniedError, Keyring
 from runferry.server.keys_command import parser
 from runferry.server.metadata import keys
@@ -215,3 +217,25 @@ def test_beyond_this_machine_keys_are_wanted_unless_that_is_refused_by_name(tmp_
     assert "unencrypted" in wide.log.read_text()
     assert "whoever can connect" in bare.log.read_text()
     assert "contradict" in refused("--require-keys", "--insecure-no-auth", "--data", str(tmp_path / "both"), cwd=tmp_path)
+
+
+@pytest.mark.fault(57)
+def test_a_client_with_its_share_of_writers_is_told_to_come_back_and_the_others_are_served(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with RunningServer(data, "--require-keys", "--max-writers", "6") as server, ExitStack() as stack:
+        greedy, modest = add_key(data, "greedy"), add_key(data, "modest")
+
+        def opened(key: str, writer_id: int) -> DoorStream:
+            stream = stack.enter_context(DoorStream(server.write_address, key=key))
+            stream.say(pb.ClientMessage(open=pb.Open(protocol=1, open_frame=ScriptedWriter(writer_id=writer_id).open_frame())))
+            stream.wait(lambda: stream.all("open_ok") or stream.all("throttle") or None)
+            return stream
+
+        streams = [opened(greedy, number) for number in range(1, 7)]
+        other = opened(modest, 7)
+        streams[0].close()
+        wait_until(lambda: opened(greedy, 8).all("open_ok"), "there is room again")
+
+    assert [bool(stream.all("open_ok")) for stream in streams] == [True] * 5 + [False]
+    assert other.all("open_ok")
+    assert "of this key" in streams[-1].all("throttle")[0].throttle.reason

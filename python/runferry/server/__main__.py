@@ -80,6 +80,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="SIZE",
         help="room on the data's disk below which writers have to wait, as 500MiB; at most 5%% of the disk (default: 1GiB; 0: none)",
     )
+    options.add_argument(
+        "--max-writers",
+        type=_count,
+        default=Limits().max_streams,
+        metavar="N",
+        help="writers connected at once; more are told when to come back, and so is a client that has five sixths of them (default: 12000)",
+    )
     options.add_argument("--verbose", action="store_true", help="log what the server does")
     return options
 
@@ -108,11 +115,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             advertised_write=told.advertise_write,
             require_keys=told.require_keys,
             insecure_no_auth=told.insecure_no_auth,
-            limits=Limits(keep_free_bytes=told.keep_free),
+            limits=Limits(keep_free_bytes=told.keep_free, max_streams=told.max_writers),
             tls_cert=told.tls_cert,
             tls_key=told.tls_key,
         )
     )
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+    return int(text)
 
 
 def _advertised(text: str) -> Advertised:

@@ -36,6 +36,8 @@ class Limits:
     """A stream that has not sent its Open by then is closed."""
     max_streams: int = 12_000
     """Writers connected at once; more are told when to come back."""
+    client_share: float = 5 / 6
+    """Of these what one client may have, by its key or, where none is wanted, its address: the others always find room."""
     max_streams_per_connection: int = 256
     """A writer has a connection of its own; tools that replay many may share one."""
     max_waiting_opens: int = 2_048

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -72,6 +73,7 @@ class Ingest:
         self.has_room.set()
         self._hub = hub
         self._streams: set[WriterStream] = set()
+        self._of_client: Counter[str] = Counter()
         self._has_emptied = asyncio.Event()
         self._threads = ThreadPoolExecutor(CHECKING_THREADS, thread_name_prefix="rf-check")
         self._loop = asyncio.get_running_loop()
@@ -102,14 +104,16 @@ class Ingest:
         """How old a stream may become: each its own, so that those that came together do not go together."""
         return self.limits.stream_age_s * random.uniform(0.9, 1.1)  # noqa: S311 - spreads, hides nothing
 
-    def check_load(self) -> None:
-        """Whether one more writer can be served now.
+    def check_load(self, client: str) -> None:
+        """Whether one more writer of this client can be served now.
 
         Raises:
             ShedError: It cannot.
         """
         if len(self._streams) >= self.limits.max_streams:
             raise ShedError(f"{len(self._streams)} writers are connected")
+        if self._of_client[client] >= self.limits.max_streams * self.limits.client_share:
+            raise ShedError(f"{self._of_client[client]} writers of this key or address are connected")
         if not self.has_room.is_set():
             raise ShedError(f"{self.pending_bytes} bytes of frames wait to be committed")
 
@@ -140,9 +144,10 @@ class Ingest:
             self.applier.notify(run_id, writer_id, has_documents=True)
 
     @contextmanager
-    def registered(self, stream: WriterStream, opened: Opened) -> Iterator[None]:
+    def registered(self, stream: WriterStream, opened: Opened, client: str) -> Iterator[None]:
         """Count the stream among the open ones."""
         self._streams.add(stream)
+        self._of_client[client] += 1
         self._has_emptied.clear()
         self._hub.metadata_changed(opened.run_id, opened.opening.entity, opened.opening.project)
         self.applier.notify(opened.run_id, opened.writer_id, has_documents=True)  # a crash may have left some unapplied
@@ -152,6 +157,9 @@ class Ingest:
             yield
         finally:
             self._streams.discard(stream)
+            self._of_client[client] -= 1
+            if not self._of_client[client]:
+                del self._of_client[client]
             if not self._streams:
                 self._has_emptied.set()
 

@@ -338,8 +338,9 @@ async def _serve(ingest: Ingest, context: Context, grant: Grant | None) -> None:
         refusal = pb.Reject(code=pb.Reject.BAD_OPEN, reason=f"an OPEN frame of {len(frame)} bytes")
         await context.write(pb.ServerMessage(reject=refusal))
         return
+    client = grant.key_id if grant else context.peer().rpartition(":")[0]
     try:
-        ingest.check_load()
+        ingest.check_load(client)
         opened = await ingest.admission.open(context.peer(), len(frame), open_stream, message.open, ingest.database, ingest.store)
     except ShedError as error:
         throttle = pb.Throttle(retry_after_ms=retry_after_ms(frame), reason=str(error))
@@ -363,5 +364,5 @@ async def _serve(ingest: Ingest, context: Context, grant: Grant | None) -> None:
             opened.next_seq - 1,
         )
     stream = WriterStream(ingest, context, opened, grant, is_replay=message.open.replay)
-    with ingest.registered(stream, opened):
+    with ingest.registered(stream, opened, client):
         await stream.run()
