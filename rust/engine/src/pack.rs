@@ -248,31 +248,24 @@ impl Loop {
     fn drain(&mut self, limit: usize) -> usize {
         let now = self.now();
         let mut count = 0;
-        while count < limit && self.waiting_bytes() < OUTBOX_BYTES {
-            let mut taken = 0;
-            while taken < 256
-                && let Some(entry) = self.it.consumer.next()
-            {
-                taken += 1;
-                if entry.kind == SPOOLED {
-                    match rowspool::read(entry.payload) {
-                        Ok((kind, payload, path)) => {
-                            self.batch.push(kind, &payload, entry.end, &self.names, now);
-                            self.spooled.push_back((entry.end, path));
-                        }
-                        Err(_) => self.batch.push(SPOOLED, entry.payload, entry.end, &self.names, now),
+        let mut has_more = true;
+        while has_more && count < limit && self.waiting_bytes() < OUTBOX_BYTES {
+            // What is closed is written before more is taken: a call of very many metrics unfolds to many times its bytes.
+            while has_more && count < limit && !self.batch.has_ready() {
+                has_more = false;
+                if let Some(entry) = self.it.consumer.next() {
+                    (has_more, count) = (true, count + 1);
+                    if entry.kind == SPOOLED
+                        && let Ok((kind, payload, path)) = rowspool::read(entry.payload)
+                    {
+                        self.batch.push(kind, &payload, entry.end, &self.names, now);
+                        self.spooled.push_back((entry.end, path));
+                    } else {
+                        self.batch.push(entry.kind, entry.payload, entry.end, &self.names, now);
                     }
-                } else {
-                    self.batch.push(entry.kind, entry.payload, entry.end, &self.names, now);
                 }
             }
-            count += taken;
-            if taken < 256 {
-                break;
-            }
-            if self.batch.has_ready() {
-                self.write_ready();
-            }
+            self.write_ready();
         }
         let damaged = self.batch.damaged() + u64::from(self.it.consumer.damaged_bytes() > 0);
         self.it.shared.counters.damaged_records.store(damaged, Ordering::Relaxed);
@@ -284,9 +277,10 @@ impl Loop {
         self.waiting.iter().map(|waiting| waiting.frame.len()).sum()
     }
 
-    /// Everything that is in the ring goes to the journal, whether it is due or not.
+    /// Everything that is in the ring now goes to the journal, whether it is due or not. What comes in meanwhile does not prolong it.
     fn write_all(&mut self) {
-        while self.drain(ENTRIES_A_ROUND) == ENTRIES_A_ROUND {}
+        let end = self.it.consumer.cursor() + self.it.consumer.unread_bytes();
+        while self.it.consumer.cursor() < end && self.drain(ENTRIES_A_ROUND) > 0 {}
         self.batch.close();
         self.write_ready();
     }
@@ -606,6 +600,10 @@ impl Loop {
         }
         self.write_all();
         self.retry_waiting();
+        if self.it.consumer.unread_bytes() > 0 {
+            // Memory holds no more frames, and the disk takes none: what is in the ring is the adopter's, before any FINISH.
+            return Err(self.it.shared.state().last_error.clone());
+        }
         if let Some(rows) = self.held.take() {
             let held = Closed::of_rows(rows, self.packed_end);
             let packed = held.pack(self.it.identity, self.next_seq, 0);
@@ -661,7 +659,7 @@ impl Loop {
         self.look_at_room(); // the last word of `status()` about the journal
         runferry_failpoints::hit!("pack.end");
         self.it.journal.seal(); // gives back the space it had reserved
-        if self.waiting.is_empty() {
+        if self.waiting.is_empty() && self.it.consumer.unread_bytes() == 0 {
             // Everything is in the journal: an adopter has no use for the ring. A file that stays is adopted as empty.
             self.it.consumer.unlink().ok();
         }
