@@ -10,7 +10,7 @@
 
 use runferry_wire::{rows, varint};
 
-use crate::pack::{ChunkError, Packer, Unpacker, take_array, take_len};
+use crate::pack::{ChunkError, MAX_POINTS, Packer, Unpacker, take_array, take_len};
 
 /// Rows behind one entry of `sub`, here and in chunks.
 pub const SUB_ROWS: usize = 256;
@@ -121,6 +121,9 @@ impl AxisRow {
         let computed = self.checksum();
         if computed != self.crc32c {
             return Err(ChunkError::Checksum { part: "axis", stored: self.crc32c, computed });
+        }
+        if self.n > MAX_POINTS {
+            return Err(ChunkError::malformed("axis"));
         }
         let body = unpacker.unpack(&self.data, "axis")?;
         read_body(&body, self.n as usize).ok_or(ChunkError::malformed("axis"))
@@ -256,6 +259,17 @@ mod tests {
             let found = row.decode(&mut Unpacker::new());
             prop_assert!(matches!(found, Err(ChunkError::Checksum { part: "axis", .. })), "{found:?}");
         }
+    }
+
+    /// A stride says any number of rows in three bytes.
+    #[test]
+    fn rows_that_no_axis_has_are_refused_before_there_is_memory_for_them() {
+        let mut row =
+            Axis { steps: vec![1, 2], times_us: vec![3, 4], writers: vec![5, 5] }.encode(7, &mut Packer::new());
+        row.n = u32::MAX;
+        row.crc32c = row.checksum();
+
+        assert_eq!(row.decode(&mut Unpacker::new()), Err(ChunkError::malformed("axis")));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use runferry_wire::{Values, varint};
 
 use crate::axis::SUB_ROWS;
 use crate::cells::{self, Cell, Cells};
-use crate::pack::{ChunkError, Packer, Unpacker, take_array, take_bytes, take_len};
+use crate::pack::{ChunkError, MAX_POINTS, Packer, Unpacker, take_array, take_bytes, take_len};
 use crate::stats::Stats;
 
 /// The encoding written by this crate, and the newest it reads.
@@ -155,6 +155,9 @@ impl ChunkRow {
         }
         if self.codec != CODEC {
             return Err(ChunkError::UnknownCodec { found: self.codec, expected: CODEC });
+        }
+        if self.n > MAX_POINTS {
+            return Err(ChunkError::malformed("data"));
         }
         let body = unpacker.unpack(&self.data, "data")?;
         decode_body(self.kind, &body, self.n as usize).ok_or(ChunkError::malformed("data"))

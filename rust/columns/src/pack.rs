@@ -10,6 +10,8 @@ use zstd::bulk::{Compressor, Decompressor};
 
 /// Most bytes of a body; far above any chunk, it bounds what a damaged length can ask for.
 const MAX_BODY_BYTES: usize = 256 << 20;
+/// Most points of a chunk and rows of an axis: far above any that is written, it bounds what a damaged count can ask for.
+pub(crate) const MAX_POINTS: u32 = 1 << 20;
 /// Bodies below this are not worth a zstd frame's header and checksum.
 const MIN_COMPRESSED_BYTES: usize = 32;
 

@@ -1,8 +1,8 @@
-//! Frames of arbitrary bytes: decoding never panics, and what it accepts lies within the bytes.
+//! Frames of arbitrary bytes: decoding never panics, and what it accepts lies within the bytes and is written again as it was.
 #![no_main]
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
-use runferry_wire::frame::{Frame, Header, MAGIC};
+use runferry_wire::frame::{Frame, Header, MAGIC, renumbered};
 
 fuzz_target!(|bytes: &[u8]| {
     let header = Header::decode(bytes);
@@ -12,6 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(frame.bytes.len() <= bytes.len() && bytes.starts_with(frame.bytes));
         assert_eq!(frame.payload.len(), frame.header.payload_len as usize);
         assert!(frame.header.next_seq() >= frame.header.seq);
+        assert_eq!(renumbered(frame.bytes, frame.header.writer_id, frame.header.seq).as_deref(), Ok(frame.bytes));
     }
 });
 

@@ -59,6 +59,14 @@ impl Orphan {
         Ok(Self::parse(path, header, bytes))
     }
 
+    /// Reads the bytes of such a file, without a disk: it has no path, and its file cannot be written to.
+    ///
+    /// # Errors
+    /// [`HeaderError`](crate::HeaderError): no ring, a newer one, or a damaged header.
+    pub fn of_bytes(bytes: Vec<u8>) -> Result<Self, crate::HeaderError> {
+        Ok(Self::parse(Path::new(""), Header::decode(&bytes)?, bytes))
+    }
+
     fn parse(path: &Path, header: Header, bytes: Vec<u8>) -> Self {
         let nonce = header.identity.nonce();
         let names_end = bytes.len().min(header.entries_at());

@@ -189,7 +189,7 @@ impl<'a> Row<'a> {
         let values = take(count.checked_mul(8)?)?;
         let kinds = if has_kinds { Some(take(count)?) } else { None };
         let names = if entry_kind == ROW_NAMED { take(count.checked_mul(8)?)? } else { &[] };
-        Some(Self {
+        let row = Self {
             schema: (entry_kind == ROW_SCHEMA).then_some(first),
             step: i64::from_le_bytes(*step),
             time_us: i64::from_le_bytes(*times.last_chunk::<8>()?),
@@ -197,7 +197,19 @@ impl<'a> Row<'a> {
             kinds,
             names,
             heap: rest,
-        })
+        };
+        (row.referenced_bytes() <= row.heap.len() as u64).then_some(row)
+    }
+
+    /// Bytes that values and names ask of the heap. No two share any, so it is never more than the heap: a damaged row whose values all
+    /// mean the same megabyte would unfold to gigabytes.
+    fn referenced_bytes(&self) -> u64 {
+        let (names, _) = self.names.as_chunks::<8>();
+        let (values, _) = self.values.as_chunks::<8>();
+        let of_heap = |kind: u8| matches!(kind, value_kind::STR..=value_kind::MARKER);
+        let kinds = self.kinds.unwrap_or_default().iter();
+        let values = kinds.zip(values).filter(|(kind, _)| of_heap(**kind)).map(|(_, raw)| raw);
+        names.iter().chain(values).map(|raw| u64::from_le_bytes(*raw) >> 32).sum()
     }
 
     /// How many values the row has.
@@ -412,6 +424,17 @@ mod tests {
             Dropped::decode(&payload);
             decode_schema(&payload);
         }
+    }
+
+    #[test]
+    fn values_that_all_mean_the_same_bytes_are_no_row() {
+        let text = "x".repeat(1000);
+        let (kind, whole) = encode_row(RowNames::Schema(5), 1, 2, &[Value::Str(&text), Value::Str("")]);
+        let mut damaged = whole.clone();
+        damaged.copy_within(ROW_HEAD_BYTES..ROW_HEAD_BYTES + 8, ROW_HEAD_BYTES + 8);
+
+        assert!(Row::decode(kind, &whole, |_| Some(2)).is_some());
+        assert!(Row::decode(kind, &damaged, |_| Some(2)).is_none());
     }
 
     #[test]
