@@ -129,6 +129,8 @@ BUGS: tuple[Bug, ...] = (
         "with `backpressure=block` calls were refused after 250 ms of a disk that stood still",
         "only a full journal was waited for, not a full ring",
         Test("tests/fault/test_sick_disks.py", "test_a_disk_that_stands_still_is_waited_for_where_that_is_the_policy"),
+    ),
+    Bug(
         "the last rows of a burst lay behind the run's own FINISH and were never sent; `flush()` said yes before they were in the journal",
         "one round of the packer was taken for all that a full ring holds",
         Test("rust/sim/tests/full_ring.rs", "finish_writes_a_full_ring_to_the_last_row_and_nothing_behind_its_own_frame"),
