@@ -1,10 +1,10 @@
-"""Keeps what a release writes: a client's journals and a server's data directory, whole. Run once per release; kept ones are never made again.
+"""Keeps what a release writes, whole: a client's journals and a server's data directory. Run once per release, never again for one.
 
     python -m tests.compat.make_release
 
-makes `tests/compat/golden/<version>/` of the version in this checkout: `journals.tar.gz`, the folder of a client that finished one run offline
-and was killed in another; `data.tar.gz`, the folder of a server that was killed, with a run in chunks and one in frames that no merge had
-come to; and `expected.json`, what was put in. `test_releases.py` says what later versions owe to these.
+makes `tests/compat/golden/<version>/` of the version in this checkout: `journals.tar.gz`, the folder of a client that finished one run
+offline and was killed in another; `data.tar.gz`, the folder of a server that was killed, with a run in chunks and one in frames that no
+merge had come to; and `expected.json`, what was put in. `test_releases.py` says what later versions owe to these.
 """
 
 from __future__ import annotations
@@ -43,9 +43,8 @@ SUMMARY = {"best": 0.25, "verdict": "good"}
 TRAINING = """
 import json, os, shutil, sys, runferry
 id, mode, how = sys.argv[1:]
-run = runferry.init(
-    project={project!r}, id=id, name=f"name of {{id}}", notes="a note", tags=["a", "b"], config={config!r}, mode=mode, dir=".", settings={{"silent": True}}
-)
+words = {{"name": f"name of {{id}}", "notes": "a note", "tags": ["a", "b"]}}
+run = runferry.init(project={project!r}, id=id, config={config!r}, mode=mode, dir=".", settings={{"silent": True}}, **words)
 nan, inf = float("nan"), float("inf")
 for row in {rows!r}:
     run.log(row)

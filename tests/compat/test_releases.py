@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-import tarfile
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,7 @@ print(run.status().backlog_frames)
 
 def unpacked(release: str, name: str, folder: Path) -> tuple[Path, dict[str, Any]]:
     """A copy of the folder of that name, and what is in it."""
-    with tarfile.open(GOLDEN / release / f"{name}.tar.gz") as packed:
-        packed.extractall(folder)
+    shutil.unpack_archive(GOLDEN / release / f"{name}.tar.gz", folder)
     expected: dict[str, Any] = json.loads((GOLDEN / release / "expected.json").read_text())
     return folder / name, expected
 
