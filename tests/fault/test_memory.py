@@ -43,7 +43,7 @@ NOISE = (
 source, rows = random.Random(7), int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
 names = [f"train/metric_{number}" for number in range(10)]
 for row in range(rows):
-    run.log({"row": row} | {name: source.random() for name in names})
+    run.log({"row": row, "text": source.randbytes(500).hex()} | {name: source.random() for name in names})
 print("journaled", run.flush(timeout=60), flush=True)
 sys.stdin.readline()
 run.finish(timeout=0)

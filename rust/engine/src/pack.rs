@@ -15,7 +15,7 @@
 //! `Finish` drains the ring and writes the last frame; `Stop` ends the thread. A closed inbox is a `Stop`.
 //!
 //! # Failure
-//! A frame that the journal cannot take stays in the outbox (8 MiB), its records stay in the ring, and both are tried again each
+//! A frame that the journal cannot take stays in the outbox (4 MiB), its records stay in the ring, and both are tried again each
 //! second. Beyond that the ring fills, and callers drop with a count. Sending goes on all the while. What a journal at its cap
 //! means for new frames is `full`.
 

@@ -18,7 +18,7 @@ pub(crate) const SEND: &str = "rf-send";
 pub(crate) const SYNC: &str = "rf-sync";
 
 /// Frames kept in memory for the sender, and while the disk is failing.
-pub(crate) const OUTBOX_BYTES: usize = 8 << 20;
+pub(crate) const OUTBOX_BYTES: usize = 4 << 20;
 /// What the server had to say is kept so far back.
 const MOST_NOTICES: usize = 50;
 

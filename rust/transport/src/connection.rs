@@ -45,9 +45,9 @@ use crate::proto::server_message::Kind as Said;
 /// Version of the protocol spoken here.
 pub const PROTOCOL: u32 = 1;
 /// Most bytes of frames in one message, unless a frame alone is larger.
-pub const MESSAGE_BYTES: usize = 8 << 20;
+pub const MESSAGE_BYTES: usize = 1 << 20;
 /// Most bytes of frames that wait here for the network.
-pub const OUTGOING_BYTES: usize = 8 << 20;
+pub const OUTGOING_BYTES: usize = 2 << 20;
 /// Most messages that wait here for the network.
 const OUTGOING_MESSAGES: usize = 1_024;
 /// Largest message, both ways.
