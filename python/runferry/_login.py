@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from runferry._access import server_of
 from runferry._settings_checks import as_base_url
+from runferry._term import termwarn
 from runferry.errors import UsageError
 from runferry.settings import key_in_file, resolve, write_to_file
+
+TYPE_CHECKING = False  # as in `__init__`
+if TYPE_CHECKING:
+    from runferry._http import Server
+    from runferry.settings import Settings
 
 LOGIN_TIMEOUT_S = 10.0
 
@@ -52,10 +58,7 @@ def login(  # noqa: PLR0913, PLR0917 - the signature of the W&B SDK
     settings = resolve({"base_url": address, "api_key": key})
     kept_key = settings.api_key if key is not None or settings.api_key == key_in_file() else None
     if verify:
-        server = server_of(settings, address, timeout_s=LOGIN_TIMEOUT_S if timeout is None else timeout)
-        server.door()
-        if key is not None:
-            server.get(["session"])
+        _verify(server_of(settings, address, timeout_s=LOGIN_TIMEOUT_S if timeout is None else timeout), key, settings)
     changes: dict[str, str | None] = {}
     if host is not None:
         changes = {"base_url": address, "api_key": kept_key}  # None removes the key of another server
@@ -65,3 +68,17 @@ def login(  # noqa: PLR0913, PLR0917 - the signature of the W&B SDK
         write_to_file(changes)
 
     return True
+
+
+def _verify(server: Server, key: str | None, settings: Settings) -> None:
+    """Ask whether a server is there and takes the key; say so if it wants one and there is none.
+
+    Raises:
+        CommError: No Runferry server answers.
+        AuthenticationError: It refuses the key.
+    """
+    wants_key = server.door().get("wants_key")
+    if key is not None:
+        server.get(["session"])
+    elif wants_key and settings.api_key is None:
+        termwarn(f"{settings.base_url} wants a key and none is known: nothing is sent until `runferry login` or RUNFERRY_API_KEY gives one")

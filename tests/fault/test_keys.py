@@ -148,11 +148,14 @@ def test_login_keeps_no_key_that_the_server_refuses(server: RunningServer, data:
     refused = command(tmp_path, "login", server.url, "--key-stdin", text_in="rf_00000000_wrong\n")
     kept = tmp_path / "config" / "settings"
     was_kept = kept.exists()
+    without = command(tmp_path, "login", server.url)
     taken = command(tmp_path, "login", server.url, "--key-stdin", text_in=good + "\n")
     listed = command(tmp_path, "runs")
 
     assert (refused.returncode, was_kept) == (1, False), refused
+    assert (without.returncode, "wants a key" in without.stderr) == (0, True), without
     assert taken.returncode == 0, taken
+    assert taken.stderr == ""
     assert good not in taken.stdout + taken.stderr
     assert kept.stat().st_mode & 0o777 == 0o600
     assert listed.returncode == 0, listed
