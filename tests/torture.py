@@ -102,7 +102,7 @@ PARTS = {
     "pressure": Part(
         "what goes at the journal's cap, and is memory bounded?",
         "pytest tests/fault/test_backpressure.py tests/fault/test_memory.py",
-        {"backpressure_rows": 2_000_000, "memory_rows": 2_000_000},
+        {"backpressure_rows": 2_000_000, "memory_rows": 2_000_000, "metric_names": 300_000},
     ),
     "merges": Part("does a killed merge lose or double rows?", "pytest tests/fault/test_server_merges.py", {"merge_rounds": 500}),
     "fuzz": Part("do any bytes crash a reader?", "sh rust/fuzz/run.sh", {"fuzz_runs": 100_000_000}),

@@ -92,10 +92,10 @@ def a_server_that(does: str, folder: Path) -> Iterator[str]:
             yield stack.enter_context(FakeServer(script)).url
 
 
-def limited(group: MemoryGroup, trainer: Trainer) -> None:
+def limited(group: MemoryGroup, trainer: Trainer, allowed_bytes: int = ALLOWED_BYTES) -> None:
     """Let it begin, with so much more than the bare interpreter takes."""
     trainer.wait_for("bare")
-    group.limit(group.anonymous_bytes() + ALLOWED_BYTES)
+    group.limit(group.anonymous_bytes() + allowed_bytes)
     trainer.tell("")
 
 
@@ -156,3 +156,83 @@ def test_a_trainer_killed_for_want_of_memory_has_lost_no_row_whose_call_returned
         assert not stored.gaps(server.url, PATH)
     assert found[: len(returned)] == returned
     assert len(found) - len(returned) in {0, 1}, "the call that was cut off may have made it"
+
+
+NAMES = effort("metric_names", 200_000)
+NAMED = """
+import runferry, sys
+print("bare", flush=True)
+sys.stdin.readline()
+run = runferry.init(project="memory", id="r")
+names, a_call = int(sys.argv[1]), int(sys.argv[2])
+for first in range(0, names, a_call):
+    run.log({f"group_{number % 7}/name_{number}": number / 7 for number in range(first, min(first + a_call, names))})
+print("journaled", run.flush(timeout=60), flush=True)
+run.finish(timeout=0)
+print("dropped", run.status().dropped_rows + run.status().thinned_rows, flush=True)
+"""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.fault(60)
+@pytest.mark.parametrize(("a_call", "allowed_mib"), [(1, 40), (1_000, 40), (100_000, 112)])
+def test_names_that_never_come_again_cost_bounded_memory_and_one_warning_and_all_are_stored(
+    a_call: int, allowed_mib: int, tmp_path: Path
+) -> None:
+    code = f"import sys; sys.argv[1:] = ['{NAMES}', '{a_call}']\n{NAMED}"
+    with memory_group() as group:
+        with Trainer(code, tmp_path, prefix=group.prefix, base_url=f"http://127.0.0.1:{free_port()}") as trainer:
+            limited(group, trainer, allowed_mib << 20)
+            trainer.wait_for("journaled True")
+            trainer.wait_for("dropped 0")
+            ended, _ = trainer.ended()
+        assert (ended, group.oom_kills()) == (0, 0), trainer.errors.read_text()
+        record("memory of a worker that makes up names", names=NAMES, names_a_call=a_call, peak_mib=group.peak_bytes() / 2**20)
+    assert trainer.errors.read_text().count("more than 10000 distinct metric names, such as ") == 1
+
+    with RunningServer(tmp_path / "later") as server:
+        synced = command(tmp_path, "sync", str(tmp_path / "runferry"), base_url=server.url)
+        assert synced.returncode == 0, synced.stdout + synced.stderr
+        stored.wait_for_state(server.url, PATH, "finished")
+        run = stored.run(server.url, PATH)
+        assert run.metadata["points"] == NAMES
+        assert run.verify().is_whole
+
+
+SHORT_OF = """
+import resource, sys, runferry
+run = runferry.init(project="memory", id="r", settings={"silent": True})
+text = "x" * (1 << 20)
+run.log({"row": 0, "text": text})
+run.flush()
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (int(sys.argv[1]) << 20), resource.RLIM_INFINITY))
+kept, refused = [], 0
+for row in range(1, 600):
+    run.log({"row": row, "text": text})
+    try:
+        kept.append(bytearray(1 << 18))
+    except MemoryError:
+        refused += 1
+kept.clear()
+run.finish()
+print(refused, run.status().dropped_rows, run.status().marked_values, flush=True)
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.fault(67)
+@pytest.mark.parametrize("left_mib", [1, 4, 16, 32])
+def test_without_memory_for_a_large_text_a_marker_is_kept_and_the_training_goes_on(left_mib: int, tmp_path: Path) -> None:
+    with RunningServer(tmp_path / "data") as server:
+        with Trainer(f"import sys; sys.argv[1:] = ['{left_mib}']\n{SHORT_OF}", tmp_path, base_url=server.url) as trainer:
+            code, printed = trainer.ended()
+        assert code == 0, trainer.errors.read_text()
+        refused, dropped, marked = map(int, printed.split())
+        found = stored.rows(server.url, PATH)
+        gaps = stored.gaps(server.url, PATH)
+    assert refused > 0, "the trainer never ran out of memory"
+    assert len(found) == 600 - dropped
+    assert sum(gap["rows"] for gap in gaps) == dropped
+    assert sum(len(row["text"]) == 1 << 20 for row in found) == len(found) - marked
+    record("a trainer without memory", left_mib=left_mib, refused=refused, dropped=dropped, marked=marked)

@@ -136,6 +136,21 @@ BUGS: tuple[Bug, ...] = (
         Test("rust/sim/tests/full_ring.rs", "finish_writes_a_full_ring_to_the_last_row_and_nothing_behind_its_own_frame"),
     ),
     Bug(
+        "a training that logged 100,000 new names a step needed ever more memory",
+        "names were forgotten only where a row ended a block, and 256 calls were unfolded before one was written",
+        Test("tests/fault/test_memory.py", "test_names_that_never_come_again_cost_bounded_memory_and_one_warning_and_all_are_stored"),
+    ),
+    Bug(
+        "rows were dropped from a full ring although they were being packed all the time",
+        "waiting between two frames of a packer at work counted as waiting for one that stands still",
+        Test("tests/fault/test_memory.py", "test_names_that_never_come_again_cost_bounded_memory_and_one_warning_and_all_are_stored"),
+    ),
+    Bug(
+        "a training short of memory was aborted where it logged a large text",
+        "Rust ends the process where an allocation fails",
+        Test("tests/fault/test_memory.py", "test_without_memory_for_a_large_text_a_marker_is_kept_and_the_training_goes_on"),
+    ),
+    Bug(
         "a damaged row in a dead process's ring could unfold to gigabytes in whoever adopted it",
         "each value was looked up within the row, but many could mean the same bytes of it",
         Test("rust/wire/src/record.rs", "values_that_all_mean_the_same_bytes_are_no_row"),

@@ -26,7 +26,9 @@ const MAX_RAW_BYTES: usize = 4 << 20;
 /// A block with so many columns is closed; twice as many fit a payload, so that a call has room behind it.
 const MANY_COLUMNS: usize = MAX_PAYLOAD_COLUMNS / 2;
 /// Metrics whose last value is kept for the local summary; the server's has all of them.
-const MOST_LAST_VALUES: usize = 100_000;
+const MOST_LAST_VALUES: usize = 1 << 14;
+/// And bytes of their names and values: two of the largest.
+const MOST_LAST_BYTES: usize = 8 << 20;
 /// zstd level: the values are mostly noise, a higher one costs time and gains a few percent.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -81,6 +83,17 @@ pub enum Last {
     Json(Vec<u8>),
     /// Printable form of a value that could not be kept.
     Marker(String),
+}
+
+impl Last {
+    /// Bytes it takes beyond its own size.
+    fn byte_count(&self) -> usize {
+        match self {
+            Self::F64(_) | Self::I64(_) | Self::Bool(_) => 0,
+            Self::Str(text) | Self::Marker(text) => text.len(),
+            Self::Hist(bytes) | Self::Json(bytes) => bytes.len(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -183,6 +196,7 @@ pub struct Batch {
     /// Offset behind the last record taken in.
     end: u64,
     last: HashMap<String, Last>,
+    last_bytes: usize,
     damaged: u64,
     covered: Covered,
 }
@@ -195,6 +209,10 @@ impl Batch {
 
     /// Takes in one entry of the ring that ends at `end`. `now` is any monotonic time.
     pub fn push(&mut self, entry_kind: u8, payload: &[u8], end: u64, names: &impl Names, now: Duration) {
+        if self.builder.is_crowded() {
+            self.close();
+            self.forget_names();
+        }
         self.first_at.get_or_insert(now);
         let is_read = match entry_kind {
             record::ROW_SCHEMA | record::ROW_NAMED => self.push_row(entry_kind, payload, names),
@@ -223,9 +241,6 @@ impl Batch {
             || self.builder.column_count() >= MANY_COLUMNS
         {
             self.close();
-        }
-        if self.builder.prune() {
-            self.schemas.clear();
         }
     }
 
@@ -273,25 +288,48 @@ impl Batch {
             }
             return true;
         }
-        let slots: Vec<u32> = match row.schema.and_then(|schema| self.schemas.get(&schema)) {
-            Some(slots) => slots.clone(),
-            None => match row.inline_names().map(|name| name.map(|name| self.builder.slot(name))).collect() {
-                Some(slots) => slots,
-                None => return false,
-            },
-        };
         let mut is_whole = true;
-        for (slot, value) in slots.into_iter().zip(row.values()) {
+        if let Some(slots) = row.schema.and_then(|schema| self.schemas.get(&schema)).cloned() {
+            for (slot, value) in slots.into_iter().zip(row.values()) {
+                match value {
+                    Some(value) => self.builder.push(slot, value),
+                    None => is_whole = false,
+                }
+                self.cut(&row, false);
+            }
+            return is_whole;
+        }
+        if row.inline_names().any(|name| name.is_none()) {
+            return false;
+        }
+        for (name, value) in row.inline_names().flatten().zip(row.values()) {
+            let slot = self.builder.slot(name);
             match value {
                 Some(value) => self.builder.push(slot, value),
                 None => is_whole = false,
             }
-            if self.builder.byte_count() >= MAX_RAW_BYTES || self.builder.column_count() >= MANY_COLUMNS {
-                self.close_rows();
-                self.builder.begin_row(row.step, row.time_us);
-            }
+            self.cut(&row, true);
         }
         is_whole
+    }
+
+    /// Ends the frame in the middle of a row that is more than one can hold; the row goes on in the next one. `may_forget`: no slot is in
+    /// use.
+    fn cut(&mut self, row: &Row<'_>, may_forget: bool) {
+        if self.builder.byte_count() >= MAX_RAW_BYTES || self.builder.column_count() >= MANY_COLUMNS {
+            self.close_rows();
+            if may_forget {
+                self.forget_names();
+            }
+            self.builder.begin_row(row.step, row.time_us);
+        }
+    }
+
+    /// Names that do not come again are not kept for ever.
+    fn forget_names(&mut self) {
+        if self.builder.prune() {
+            self.schemas.clear();
+        }
     }
 
     /// Ends the frame being gathered, if it holds anything.
@@ -325,13 +363,23 @@ impl Batch {
                 Values::Json(values) => values.last().map(|value| Last::Json(value.clone())),
                 Values::Marker(values) => values.last().map(|(_, text)| Last::Marker(text.clone())),
             };
-            let has_room = self.last.len() < MOST_LAST_VALUES;
-            match (last, self.last.get_mut(&column.name)) {
-                (Some(last), Some(slot)) => *slot = last,
-                (Some(last), None) if has_room => {
-                    self.last.insert(column.name.clone(), last);
+            let Some(last) = last else { continue };
+            let (name_bytes, value_bytes) = (column.name.len(), last.byte_count());
+            if let Some(slot) = self.last.get_mut(&column.name) {
+                self.last_bytes -= slot.byte_count();
+                if self.last_bytes + value_bytes <= MOST_LAST_BYTES {
+                    self.last_bytes += value_bytes;
+                    *slot = last;
+                } else {
+                    // Rather none than an old one.
+                    self.last_bytes -= name_bytes;
+                    self.last.remove(&column.name);
                 }
-                (Some(_), None) | (None, _) => {}
+            } else if self.last.len() < MOST_LAST_VALUES
+                && self.last_bytes + name_bytes + value_bytes <= MOST_LAST_BYTES
+            {
+                self.last_bytes += name_bytes + value_bytes;
+                self.last.insert(column.name.clone(), last);
             }
         }
     }
@@ -485,6 +533,51 @@ mod tests {
 
         let columns = blocks.iter().map(|block| if let Block::Rows(rows) = block { rows.columns.len() } else { 0 });
         assert_eq!(columns.sum::<usize>(), 2 * names.len());
+    }
+
+    // fault: 60
+    #[test]
+    fn names_that_never_come_again_are_forgotten_and_lose_no_value() {
+        let mut batch = Batch::default();
+        let mut points = 0;
+        for first in (0..200_000_u32).step_by(500) {
+            let names: Vec<String> = (first..first + 500).map(|number| format!("name {number}")).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let values: Vec<Value<'_>> = (0..500).map(Value::I64).collect();
+            let (kind, payload) = encode_row(RowNames::Inline(&names), i64::from(first), 0, &values);
+            batch.push(kind, &payload, 1, &table(), Duration::ZERO);
+            while let Some(packed) = batch.pack(WHO, 1, 0) {
+                points += packed.points;
+            }
+            assert!(batch.builder.slot_count() < 20_000);
+        }
+        batch.close();
+        points += batch.pack(WHO, 1, 0).map_or(0, |packed| packed.points);
+
+        assert_eq!(points, 200_000);
+        assert_eq!(batch.last_values().len(), MOST_LAST_VALUES);
+    }
+
+    #[test]
+    fn last_values_are_bounded_in_bytes_and_never_old_ones() {
+        let mut batch = Batch::default();
+        let text = "x".repeat(3 << 20);
+        for (step, names) in [&["a", "b"][..], &["c", "a"][..]].into_iter().enumerate() {
+            for name in names {
+                let text = format!("{step}{text}");
+                let (kind, payload) = encode_row(RowNames::Inline(&[name]), step as i64, 0, &[Value::Str(&text)]);
+                batch.push(kind, &payload, 1, &table(), Duration::ZERO);
+                batch.close();
+            }
+        }
+
+        let mut kept: Vec<(&str, bool)> = batch
+            .last_values()
+            .iter()
+            .map(|(name, last)| (name.as_str(), matches!(last, Last::Str(text) if text.starts_with('1'))))
+            .collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [("a", true), ("b", false)], "there is no room for c");
     }
 
     #[test]

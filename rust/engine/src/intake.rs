@@ -32,8 +32,10 @@ const LARGEST_DOCUMENT_BYTES: usize = 4 << 20;
 const MOST_SCHEMAS: usize = 1_024;
 /// Longest wait of a call while the packer makes no progress.
 const LONGEST_STALL: Duration = Duration::from_millis(250);
-/// And of all calls within a minute.
-const STALL_BUDGET: Duration = Duration::from_secs(1);
+/// A packer whose last frame is younger makes progress: what a call waits for it counts for nothing.
+const FRAME_PAUSE: Duration = Duration::from_millis(100);
+/// Longest wait of all calls within a minute, beyond that.
+const STALL_BUDGET: Duration = Duration::from_millis(900);
 const STALL_WINDOW: Duration = Duration::from_secs(60);
 /// A packer that has done nothing for so long is not waited for at all.
 const HOPELESS_AFTER: Duration = Duration::from_secs(5);
@@ -122,6 +124,16 @@ impl Intake {
     /// Calls refused because their step lay behind.
     pub fn behind_rows(&self) -> u64 {
         self.behind_rows
+    }
+
+    /// Names interned: distinct ones, as far as there was room for them.
+    pub fn name_count(&self) -> usize {
+        self.names.len()
+    }
+
+    /// An interned name that is not this one.
+    pub fn any_name(&self, but: &str) -> Option<String> {
+        self.names.keys().find(|name| *name != but).cloned()
     }
 
     /// Values under names that cannot be stored.
@@ -325,8 +337,11 @@ impl Intake {
             self.stall_window = now;
             self.stalled = Duration::ZERO;
         }
-        self.stalled += slice;
-        waited < LONGEST_STALL && self.stalled < STALL_BUDGET && now.saturating_sub(self.progress.1) < HOPELESS_AFTER
+        let idle = now.saturating_sub(self.progress.1);
+        if idle > FRAME_PAUSE {
+            self.stalled += slice;
+        }
+        waited < LONGEST_STALL && self.stalled < STALL_BUDGET && idle < HOPELESS_AFTER
     }
 }
 

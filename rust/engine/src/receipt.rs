@@ -27,8 +27,8 @@ impl Covered {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The frame before `next_seq` holds these blocks.
-    pub(crate) fn add(&self, blocks: &[Block], next_seq: u64) {
+    /// The frame before `next_seq` holds these blocks. How many distinct names there have been, as [`Receipt::name_count`] says.
+    pub(crate) fn add(&self, blocks: &[Block], next_seq: u64) -> usize {
         let mut covered = self.locked();
         covered.0 = next_seq;
         for block in blocks {
@@ -36,6 +36,7 @@ impl Covered {
                 covered.1.add_rows(rows);
             }
         }
+        covered.1.name_count()
     }
 
     /// The map for a frame behind which the number is `next_seq`; for a segment head the number is that of the last pack.

@@ -29,6 +29,8 @@ pub(crate) struct Counters {
     pub(crate) marked_values: AtomicU64,
     pub(crate) packed_rows: AtomicU64,
     pub(crate) packed_points: AtomicU64,
+    /// Distinct names packed, as far as a receipt tells them apart.
+    pub(crate) packed_names: AtomicU64,
     pub(crate) packed_frames: AtomicU64,
     pub(crate) journaled_frames: AtomicU64,
     pub(crate) journaled_bytes: AtomicU64,

@@ -340,6 +340,11 @@ impl Writer {
         self.shared.pressure_turns()
     }
 
+    /// Distinct metric names that were packed; beyond some thousands a lower bound.
+    pub fn packed_names(&self) -> usize {
+        Counters::get(&self.shared.counters.packed_names) as usize
+    }
+
     /// Counts values that were replaced by a marker.
     pub fn marked_values(&self, values: u64) {
         Counters::add(&self.shared.counters.marked_values, values);

@@ -6,6 +6,7 @@ mod fork;
 mod frames;
 mod histogram;
 mod journals;
+mod memory;
 mod numpy;
 mod receipts;
 mod row;

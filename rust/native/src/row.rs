@@ -12,10 +12,13 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use runferry_wire::record::{Value, value_kind};
 
 use crate::documents::doc_of;
-use crate::numpy;
+use crate::{memory, numpy};
 
 /// Longest text, histogram or JSON value kept as it is: larger ones become a marker.
 const LARGEST_VALUE_BYTES: usize = 4 << 20;
+/// A text of so many bytes is asked about before it is copied, as often as it will be until it is in the ring.
+const LARGE_TEXT_BYTES: usize = 64 << 10;
+const COPIES_OF_A_TEXT: usize = 4;
 /// Longest name.
 const LONGEST_NAME_BYTES: usize = 1 << 10;
 /// Key sequences remembered: a loop has a few kinds of calls.
@@ -258,13 +261,21 @@ impl LongRow {
     }
 }
 
+/// A copy, or a marker where there is no memory for one.
+fn owned_text(text: &str) -> Owned {
+    if text.len() >= LARGE_TEXT_BYTES && !memory::has_room(COPIES_OF_A_TEXT * text.len()) {
+        return Owned::Marker("str".to_owned(), format!("{} bytes, for which there was no memory", text.len()));
+    }
+    Owned::Str(text.to_owned())
+}
+
 /// A float, int, bool, text or None of exactly these types; `None` for anything that needs a conversion.
 fn plain(value: &Bound<'_, PyAny>) -> Option<Owned> {
     if let Ok(value) = value.cast_exact::<PyFloat>() {
         return Some(Owned::F64(value.value()));
     }
     if let Ok(value) = value.cast_exact::<PyString>() {
-        return value.to_str().ok().map(|text| Owned::Str(text.to_owned()));
+        return value.to_str().ok().map(owned_text);
     }
     numpy::learn(value);
     plain_bits(value).map(|(kind, bits)| match kind {

@@ -21,6 +21,7 @@ use crate::errors::{full_error, journal_error, usage_error};
 use crate::fork::{self, Inside};
 use crate::frames::json_to_python;
 use crate::journals::{AccessSettings, Follower, access_of};
+use crate::memory;
 use crate::row::{LongRow, Scratch, SeenCalls, as_dict};
 
 /// Longest a `finish` or `flush` without timeout waits at a time before it looks for Ctrl-C.
@@ -36,6 +37,9 @@ struct Calls {
     scratch: Scratch,
 }
 
+/// Distinct metric names in one run that are worth a warning.
+const MANY_NAMES: usize = 10_000;
+
 /// What is worth one warning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Topic {
@@ -45,6 +49,7 @@ enum Topic {
     Value,
     Fault,
     Step,
+    Names,
 }
 
 /// The step of a call.
@@ -410,6 +415,7 @@ impl Writer {
             }
         }
         let _inside = Inside::enter();
+        memory::keep_reserve();
         let row = LongRow::read(&dict, &self.convert)?;
         if let Some(reason) = &row.drop_reason {
             self.tell(
@@ -426,13 +432,16 @@ impl Writer {
         }
         let names: Vec<&str> = row.items.iter().map(|(name, _)| name.as_str()).collect();
         let values: Vec<Value<'_>> = row.items.iter().map(|(_, value)| value.as_value()).collect();
-        let (taken, schema) = {
+        let (taken, schema, interned) = {
             let mut intake = self.intake();
             intake.count_dropped_values(row.dropped_values);
-            let taken = intake.take_row(&names, &values, step, commit, row.time_us.unwrap_or(now_us));
+            let (taken, schema) = intake.take_row(&names, &values, step, commit, row.time_us.unwrap_or(now_us));
             self.step.store(intake.step(), Ordering::Relaxed);
-            taken
+            (taken, schema, intake.name_count())
         };
+        if interned.max(self.core.engine.packed_names()).max(names.len()) >= MANY_NAMES {
+            self.tell_many_names(data.py(), &names);
+        }
         if let (Some(schema), Some(keys)) = (schema, row.keys) {
             let forgotten = self.calls().map(|mut calls| calls.seen.remember(keys, schema));
             drop(forgotten); // Without the lock: the last reference to a key may run Python code.
@@ -488,6 +497,23 @@ impl Writer {
         let module = py.import("runferry._term");
         // A warning that cannot be printed is still counted.
         module.and_then(|module| module.call_method1("termwarn", (text,))).ok();
+    }
+
+    /// Says once that names are made up as a run goes: each costs memory here for a while, and on the server for good.
+    fn tell_many_names(&self, py: Python<'_>, names: &[&str]) {
+        if self.told.load(Ordering::Relaxed) & (1 << Topic::Names as u8) != 0 {
+            return;
+        }
+        let earlier = self.intake().any_name(names.first().copied().unwrap_or_default());
+        let examples: Vec<String> =
+            names.iter().copied().chain(earlier.as_deref()).take(2).map(|name| format!("{name:?}")).collect();
+        let text = format!(
+            "run {} has more than {MANY_NAMES} distinct metric names, such as {}: all are stored, but charts and the server pay for each. \
+             Is a step, a time or an id part of a name?",
+            self.run_name,
+            examples.join(" and "),
+        );
+        self.tell(py, Topic::Names, &text);
     }
 
     /// Prints a warning, once per topic and writer.

@@ -4,6 +4,7 @@
 //! row (that is how `commit=False` and `step=` merge), and within it the later value of a metric wins.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::record::Value;
 use crate::rows::{self, Column, EMPTY_ROW_NAME, Rows, Values};
@@ -16,11 +17,13 @@ struct Part {
 }
 
 /// Names remembered from block to block; a run that never repeats its names starts anew instead of growing without end.
-const MOST_SLOTS: usize = 1 << 16;
+const MOST_SLOTS: usize = 1 << 14;
+/// And bytes of them.
+const MOST_NAME_BYTES: usize = 1 << 20;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slot {
-    name: String,
+    name: Arc<str>,
     /// One part per kind seen since the last block.
     parts: Vec<Part>,
 }
@@ -29,7 +32,8 @@ struct Slot {
 #[derive(Debug, Default)]
 pub struct RowsBuilder {
     slots: Vec<Slot>,
-    by_name: HashMap<String, u32>,
+    by_name: HashMap<Arc<str>, u32>,
+    name_bytes: usize,
     /// Slots with values in this block, in the order of their first one.
     touched: Vec<u32>,
     steps: Vec<i64>,
@@ -47,22 +51,36 @@ impl RowsBuilder {
             return *slot;
         }
         let slot = self.slots.len() as u32;
-        self.slots.push(Slot { name: name.to_owned(), parts: Vec::new() });
-        self.by_name.insert(name.to_owned(), slot);
+        let name: Arc<str> = name.into();
+        self.name_bytes += name.len();
+        self.slots.push(Slot { name: Arc::clone(&name), parts: Vec::new() });
+        self.by_name.insert(name, slot);
         slot
     }
 
     /// The name of a slot.
     pub fn name(&self, slot: u32) -> &str {
-        self.slots.get(slot as usize).map_or("", |slot| slot.name.as_str())
+        self.slots.get(slot as usize).map_or("", |slot| &slot.name)
+    }
+
+    /// Names known now.
+    pub fn slot_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there are more slots than are worth their memory.
+    pub fn is_crowded(&self) -> bool {
+        self.slots.len() > MOST_SLOTS || self.name_bytes > MOST_NAME_BYTES
     }
 
     /// Forgets all slots if there are too many of them and no row is being gathered. True: those given out are no longer valid.
     pub fn prune(&mut self) -> bool {
-        let is_due = self.slots.len() > MOST_SLOTS && self.steps.is_empty();
+        let is_due = self.is_crowded() && self.steps.is_empty();
         if is_due {
-            self.slots.clear();
-            self.by_name.clear();
+            // Their memory, too: one call of very many names must not be paid for until the end of the run.
+            self.slots = Vec::new();
+            self.by_name = HashMap::new();
+            self.name_bytes = 0;
         }
         is_due
     }
@@ -144,6 +162,7 @@ impl RowsBuilder {
             if slot.parts.is_empty() {
                 self.touched.push(number);
             }
+            slot.parts.reserve_exact(1); // most metrics have values of one kind
             slot.parts.push(Part { values: empty_like(&value), rows: Vec::new() });
             self.bytes += slot.name.len() + 8;
             self.columns += 1;
@@ -161,7 +180,7 @@ impl RowsBuilder {
         let mut columns = Vec::new();
         for number in std::mem::take(&mut self.touched) {
             let Some(slot) = self.slots.get_mut(number as usize) else { continue };
-            for part in slot.parts.drain(..) {
+            for part in std::mem::take(&mut slot.parts) {
                 if part.rows.is_empty() {
                     continue;
                 }
@@ -169,7 +188,7 @@ impl RowsBuilder {
                     let mut present = part.rows.iter().copied().peekable();
                     rows::mask((0..count as u32).map(|row| present.next_if_eq(&row).is_some()))
                 });
-                columns.push(Column { name: slot.name.clone(), presence, values: part.values });
+                columns.push(Column { name: slot.name.as_ref().to_owned(), presence, values: part.values });
             }
         }
         self.bytes = 0;

@@ -121,6 +121,11 @@ impl Receipt {
         self.metrics.iter().map(|(name, sums)| (name.as_str(), *sums))
     }
 
+    /// How many metrics there are, rows among them; of those beyond the bounds only that there is one.
+    pub fn name_count(&self) -> usize {
+        self.metrics.len() + usize::from(self.rest.points > 0)
+    }
+
     /// Adds points of a metric.
     pub fn add(&mut self, name: &str, sums: Sums) {
         if let Some(known) = self.metrics.get_mut(name) {

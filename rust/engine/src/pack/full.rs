@@ -72,7 +72,8 @@ impl Loop {
 
     /// Writes `packed`, made of `closed`: only now it is sure to become a frame, and the receipt covers it.
     fn write_packed(&mut self, closed: &Closed, packed: Packed) {
-        self.it.covered.add(closed.blocks(), packed.next_seq);
+        let names = self.it.covered.add(closed.blocks(), packed.next_seq);
+        self.it.shared.counters.packed_names.store(names as u64, std::sync::atomic::Ordering::Relaxed);
         self.write(packed);
     }
 
