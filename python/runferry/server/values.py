@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 
 _NUMBER_BYTES = 24
+_BETWEEN_BYTES = 4
+_TOLD_BYTES = 64
+LEFT_OUT = "_left_out"
+"""Stands in a summary for the metrics that have no place in it: how many."""
 
 
 def last_value(metric: Metric) -> Any:
@@ -39,7 +43,7 @@ def histogram_value(value: bytes) -> dict[str, Any]:
 def last_summary(metrics: Sequence[Metric]) -> dict[str, Any]:
     """The last value of each name; of several labels the one that is furthest. A null makes no entry.
 
-    Values that would make the document larger than is kept are only told of.
+    Values that would make the document larger than is kept are only told of; of names beyond that only the number is, under `LEFT_OUT`.
     """
     furthest: dict[str, Metric] = {}
     for metric in sorted(metrics, key=lambda metric: metric.label, reverse=True):
@@ -48,14 +52,21 @@ def last_summary(metrics: Sequence[Metric]) -> dict[str, Any]:
             furthest[metric.name] = metric
     summary: dict[str, Any] = {}
     left_bytes = MAX_DOCUMENT_BYTES
+    left_out = 0
     for name, metric in sorted(furthest.items()):
         if metric.kind == "null":
             continue
         value = last_value(metric)
-        size_bytes = len(name) + (len(json.dumps(value)) if isinstance(value, str | list | dict) else _NUMBER_BYTES)
+        name_bytes = len(json.dumps(name)) + _BETWEEN_BYTES
+        size_bytes = name_bytes + (len(json.dumps(value)) if isinstance(value, str | list | dict) else _NUMBER_BYTES)
         if size_bytes > left_bytes:
             value = {"_type": "too_large", "value": f"{size_bytes} bytes"}
-        else:
-            left_bytes -= size_bytes
+            size_bytes = name_bytes + _TOLD_BYTES
+        if size_bytes > left_bytes:
+            left_out += 1
+            continue
+        left_bytes -= size_bytes
         summary[name] = value
+    if left_out:
+        summary[LEFT_OUT] = left_out
     return summary
