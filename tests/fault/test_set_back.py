@@ -68,8 +68,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyServer]:
 class SetBack:
     """A training that is at frame N while the server has frames beyond it, under its name, from the time that was taken back."""
 
-    def __init__(self, faulty: FaultyServer, folder: Path) -> None:
+    def __init__(self, faulty: FaultyServer, folder: Path, *, taken_back: int = TAKEN_BACK, heals: bool = True) -> None:
         self.faulty = faulty
+        self.taken_back = taken_back
         self.id = f"r{next(_ids)}"
         self.logged = 0
         self.trainer = Trainer(TRAINER.replace("RUN", self.id), folder, base_url=faulty.url)
@@ -80,7 +81,8 @@ class SetBack:
         self._play_what_is_forgotten()
         self.log()  # under numbers that the server has already
         faulty.write.reset_all()
-        faulty.heal()
+        if heals:
+            faulty.heal()
 
     def log(self) -> None:
         """So many rows more, in the journal."""
@@ -109,9 +111,9 @@ class SetBack:
         with DoorStream(self.faulty.server.write_address) as stream:
             forgotten.next_seq = stream.open(forgotten).next_seq
             first = forgotten.next_seq
-            steps = [self.logged + number * ROWS // TAKEN_BACK for number in range(TAKEN_BACK)]
+            steps = [self.logged + number * ROWS // self.taken_back for number in range(self.taken_back)]
             stream.send([forgotten.data([(step, {"n": -1})]) for step in steps])
-            stream.wait_durable(first + TAKEN_BACK)
+            stream.wait_durable(first + self.taken_back)
 
 
 @pytest.fixture
@@ -134,6 +136,36 @@ def test_a_process_that_was_set_back_goes_on_as_a_new_writer_and_overwrites_noth
     back.check()
     stored.wait_for_state(back.faulty.direct_url, f"local/{PROJECT}/{back.id}", "finished")
     assert stored.run(back.faulty.direct_url, f"local/{PROJECT}/{back.id}").stored["rows"] == back.logged + ROWS
+
+
+def test_a_process_that_was_set_back_and_has_made_more_frames_than_it_has_forgotten_is_known_by_the_newest(
+    shared: FaultyServer, tmp_path: Path
+) -> None:
+    shared.heal()
+    back = SetBack(shared, tmp_path, taken_back=2)
+    with back.trainer:
+        back.acked()
+        back.trainer.tell("finish")
+        back.trainer.wait_for("finished")
+
+    assert back.writers == 2
+    back.check()
+
+
+def test_what_such_a_process_leaves_is_not_sent_behind_the_forgotten_frames_as_if_it_came_after_them(
+    shared: FaultyServer, tmp_path: Path
+) -> None:
+    shared.heal()
+    back = SetBack(shared, tmp_path, taken_back=2, heals=False)
+    with back.trainer:
+        back.trainer.kill()
+    shared.heal()
+
+    synced = command(tmp_path, "sync", str(tmp_path / "runferry"), base_url=back.faulty.direct_url)
+
+    assert synced.returncode == 1, synced
+    assert "of a process that was set back" in synced.stdout + synced.stderr
+    assert list(back.journal.glob("seg-*")), "nothing of it is removed"
 
 
 def test_what_such_a_process_leaves_when_it_is_killed_is_sent_in_the_name_it_went_on_under(back: SetBack, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ use runferry_transport::session::{Due, FrameSize, GapCause, Reaction, Resume, Se
 use runferry_transport::tls::{Secure, Tongue};
 use runferry_transport::{Dial, RetryCause, TransportError};
 use runferry_wire::record::Dropped;
-use runferry_wire::{Header, Kind};
+use runferry_wire::{Header, Kind, flags};
 
 use crate::batch::gap_frame;
 use crate::clock::Clock;
@@ -37,6 +37,8 @@ use crate::patience::{Attempt, Patience};
 use crate::shared::{Connection as State, Counters, Shared};
 use crate::source::Source;
 
+/// Both checksums of a frame, in its header.
+const HASH_AT: std::ops::Range<usize> = 56..64;
 /// Frames handed to the connection at once.
 const ROUND_BYTES: usize = 2 << 20;
 /// How long the server gets to end the stream after Bye.
@@ -276,7 +278,8 @@ async fn connect(
     let resume = session.opened(&request, &opened, now);
     if let Resume::NewWriter { server_next_seq, client_next_seq } = resume {
         if sender.behalf == Behalf::Own {
-            return succeed(sender, source, server_next_seq, client_next_seq);
+            let (theirs, ours) = (server_next_seq - 1, client_next_seq - 1);
+            return succeed(sender, source, &format!("it has frames up to {theirs} of this writer, which made {ours}"));
         }
         if source.is_over() {
             // All that lies here is there: a writer's disk was full and its last frames went to the server alone, or this is an old copy.
@@ -285,6 +288,16 @@ async fn connect(
             part(&mut connection, sender.behalf).await;
             return Ok(Parted::Claimed);
         }
+    }
+    if let Resume::From { next_seq, .. } = resume
+        && is_of_another_life(source, gaps, next_seq, opened.last_frame_hash, shared)
+    {
+        let reason = format!("it has another frame {} of this writer", next_seq - 1);
+        return if sender.behalf == Behalf::Own {
+            succeed(sender, source, &reason)
+        } else {
+            Err(TransportError::Blocked { reason: format!("{reason}: its journal is of a process that was set back") })
+        };
     }
     go_on(&resume, source, gaps, shared)?;
     shared.acked(source.local(opened.next_seq), 0);
@@ -331,21 +344,38 @@ fn refusing<T>(
     answer
 }
 
+/// Whether the newest frame that the server has, and has not been known to have, is another one than the frame of that number here: then
+/// so are the numbers before it, and to go on behind them would lose what they hold here.
+fn is_of_another_life(
+    source: &mut Outward<impl Source>,
+    gaps: &HashMap<u64, Bytes>,
+    next_seq: u64,
+    hash: Option<[u8; 8]>,
+    shared: &Shared,
+) -> bool {
+    let (seq, Some(hash)) = (next_seq.saturating_sub(1), hash) else { return false };
+    if seq == 0 || gaps.contains_key(&seq) || source.local(next_seq) <= shared.state().durable_next_seq {
+        return false;
+    }
+    let Ok(Some(frame)) = source.frame(seq) else { return false };
+    // A GAP may have taken the frame's place since it was sent, and an adopter packs a frame anew under its number.
+    let is_as_sent = Header::decode(&frame)
+        .is_ok_and(|header| header.seq == seq && header.kind != Kind::Gap && header.flags & flags::RECOVERED == 0);
+    is_as_sent && frame.get(HASH_AT) != Some(&hash[..])
+}
+
 /// The living writer was set back: it goes on as a new one, from the first frame that it has no ack for.
 fn succeed(
     sender: &Sender<impl Dial>,
     source: &mut Outward<impl Source>,
-    server_next_seq: u64,
-    client_next_seq: u64,
+    reason: &str,
 ) -> Result<Parted, TransportError> {
     let shared = &*sender.shared;
     let first_seq = shared.state().durable_next_seq;
     source.succeed(first_seq, (sender.clock.wall_us)())?;
     shared.set_error(format!(
-        "the server has frames up to {} of this writer, which made {}: this process was set back; frames from {first_seq} on are \
-         sent as those of a new writer, {:016x}",
-        server_next_seq - 1,
-        client_next_seq - 1,
+        "the server answers that {reason}: this process was set back; frames from {first_seq} on are sent as those of a new writer, \
+         {:016x}",
         source.identity().writer_id,
     ));
     Ok(Parted::Succeeded)

@@ -46,6 +46,8 @@ pub struct Opened {
     pub durability: Durability,
     /// Larger frames are refused.
     pub max_frame_bytes: Option<u64>,
+    /// Both checksums of the frame below `next_seq`, as its header says them.
+    pub last_frame_hash: Option<[u8; 8]>,
     /// What the server wished to tell before.
     pub notices: Vec<String>,
 }
@@ -121,6 +123,7 @@ pub(crate) fn opened(answer: &proto::OpenOk, notices: Vec<String>) -> Result<Ope
         credit_bytes: answer.credit_bytes,
         run_existed: answer.run_existed,
         last_step: (answer.last_step >= 0).then_some(answer.last_step),
+        last_frame_hash: answer.last_frame_hash.as_ref().try_into().ok(),
         // What is not known to survive power loss is not promised to.
         durability: if answer.durability == "disk" { Durability::Disk } else { Durability::Os },
         max_frame_bytes: (answer.max_frame_bytes > 0).then_some(answer.max_frame_bytes),

@@ -35,6 +35,7 @@ fn answer(next_seq: u64, credit_bytes: u64) -> Opened {
         credit_bytes,
         run_existed: false,
         last_step: None,
+        last_frame_hash: None,
         durability: Durability::Disk,
         max_frame_bytes: Some(9 << 20),
         notices: Vec::new(),

@@ -99,6 +99,7 @@ async fn open_carries_everything_and_brings_the_answer() {
         credit_bytes: 4_096,
         run_existed: true,
         last_step: Some(41),
+        last_frame_hash: Some([7; 8]),
         durability: Durability::Disk,
         max_frame_bytes: Some(9 << 20),
         notices: vec![],

@@ -89,7 +89,7 @@ class ServerMessage(_message.Message):
     def __init__(self, open_ok: _Optional[_Union[OpenOk, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., throttle: _Optional[_Union[Throttle, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., rewind: _Optional[_Union[Rewind, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., notice: _Optional[_Union[Notice, _Mapping]] = ...) -> None: ...
 
 class OpenOk(_message.Message):
-    __slots__ = ("next_seq", "storage_epoch", "run_url", "credit_bytes", "run_existed", "last_step", "durability", "max_frame_bytes")
+    __slots__ = ("next_seq", "storage_epoch", "run_url", "credit_bytes", "run_existed", "last_step", "durability", "max_frame_bytes", "last_frame_hash")
     NEXT_SEQ_FIELD_NUMBER: _ClassVar[int]
     STORAGE_EPOCH_FIELD_NUMBER: _ClassVar[int]
     RUN_URL_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,7 @@ class OpenOk(_message.Message):
     LAST_STEP_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     MAX_FRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LAST_FRAME_HASH_FIELD_NUMBER: _ClassVar[int]
     next_seq: int
     storage_epoch: bytes
     run_url: str
@@ -106,7 +107,8 @@ class OpenOk(_message.Message):
     last_step: int
     durability: str
     max_frame_bytes: int
-    def __init__(self, next_seq: _Optional[int] = ..., storage_epoch: _Optional[bytes] = ..., run_url: _Optional[str] = ..., credit_bytes: _Optional[int] = ..., run_existed: _Optional[bool] = ..., last_step: _Optional[int] = ..., durability: _Optional[str] = ..., max_frame_bytes: _Optional[int] = ...) -> None: ...
+    last_frame_hash: bytes
+    def __init__(self, next_seq: _Optional[int] = ..., storage_epoch: _Optional[bytes] = ..., run_url: _Optional[str] = ..., credit_bytes: _Optional[int] = ..., run_existed: _Optional[bool] = ..., last_step: _Optional[int] = ..., durability: _Optional[str] = ..., max_frame_bytes: _Optional[int] = ..., last_frame_hash: _Optional[bytes] = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("received_next_seq", "durable_next_seq")

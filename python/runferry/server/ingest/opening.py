@@ -39,6 +39,7 @@ class Opened:
     next_seq: int
     run_existed: bool
     last_step: int
+    last_frame_hash: bytes | None
 
     @property
     def run_url(self) -> str:
@@ -80,7 +81,7 @@ def open_stream(message: pb.Open, database: Database, store: Store) -> Opened | 
             run_existed = open_writer(connection, run_id, writer_id, opening, now_us())
     except sa.exc.OperationalError as error:  # full, or held by somebody
         raise StoreBusyError(f"metadata: {error.orig}") from error
-    return Opened(run_id, writer_id, opening, state.next_seq, run_existed, store.totals(run_id).last_step)
+    return Opened(run_id, writer_id, opening, state.next_seq, run_existed, store.totals(run_id).last_step, state.last_hash)
 
 
 class _RefusedError(Exception):

@@ -85,6 +85,7 @@ class WriterStream:
             last_step=opened.last_step,
             durability="disk",
             max_frame_bytes=self._ingest.limits.max_frame_bytes,
+            last_frame_hash=opened.last_frame_hash or b"",
         )
         self._outbox.put(pb.ServerMessage(open_ok=ok))
         if not self._is_replay:

@@ -24,6 +24,9 @@ DATA, OPEN, FINISH, GAP, DICT, MARK = 1, 2, 3, 4, 5, 6
 DOCS_FLAG = 4
 _UNNUMBERED = frozenset({OPEN, DICT, MARK})
 _HEADER_BYTES = 64
+_HASH_BYTES = 8
+_OF_A_GAP = b"-"
+"""Behind the hash of a GAP: what its sender has under that number is another frame, and rightly so."""
 _NUMBER_END = 1 << 63
 CONFLICT_REASON = "a different frame of this number was stored before"
 DOCUMENTS_REASON = "its documents cannot be applied: "
@@ -31,7 +34,7 @@ DOCUMENTS_REASON = "its documents cannot be applied: "
 
 _WRITER_COLUMNS = (
     "run_id, writer_id, label, next_seq, merged_seq, open_data, started_us, last_seen_us, "
-    "finished_seq, exit_code, step_offset, gaps, duplicates"
+    "finished_seq, exit_code, step_offset, gaps, duplicates, last_hash"
 )
 
 
@@ -80,8 +83,9 @@ class Stored:
 
 def writer_state(row: Sequence[object]) -> WriterState:
     """A `WriterState` of a row of `_WRITER_COLUMNS`."""
-    run_id, writer_id, *rest = row
-    return WriterState(run_id, to_unsigned(writer_id), *rest)  # type: ignore[arg-type]
+    run_id, writer_id, *rest, last_hash = row
+    is_of_a_frame = isinstance(last_hash, bytes) and len(last_hash) == _HASH_BYTES
+    return WriterState(*(run_id, to_unsigned(writer_id), *rest, last_hash if is_of_a_frame else None))  # type: ignore[arg-type]
 
 
 def select_writers(connection: sqlite3.Connection, run_id: bytes) -> list[WriterState]:
@@ -151,7 +155,7 @@ def append_batch(  # noqa: C901, PLR0915 - the cases of the write door, in the o
             raise StoreError(f"writer {batch.writer_id:016x} is at frame {head.seq}: a number beyond {_NUMBER_END - 1} cannot be stored")
         if head.next_seq <= next_seq:
             duplicates += 1
-            if head.next_seq == old_seq and last_hash is not None and head.hash != last_hash:
+            if head.next_seq == old_seq and last_hash is not None and head.hash != last_hash[:_HASH_BYTES]:
                 keep_aside(connection, key, head.seq, CONFLICT_REASON, frame)
                 conflicts += 1
             continue
@@ -170,7 +174,7 @@ def append_batch(  # noqa: C901, PLR0915 - the cases of the write door, in the o
             finish = (head.seq, _exit_code(frame))
             stored.has_finish = True
         next_seq = head.next_seq
-        last_hash = head.hash
+        last_hash = head.hash + _OF_A_GAP if head.kind == GAP else head.hash
     changed = connection.execute(
         "UPDATE writer SET next_seq = ?, last_seen_us = ?, last_hash = ?, duplicates = duplicates + ?, gaps = gaps + ? "
         "WHERE run_id = ? AND writer_id = ? AND next_seq = ?",

@@ -54,6 +54,8 @@ class WriterState:
     """Added to every step of this writer (a relative resume), else 0."""
     gaps: int
     duplicates: int
+    last_hash: bytes | None
+    """Both checksums of the frame below `next_seq`; None before the first, and if it is a GAP."""
 
 
 @dataclass(frozen=True, slots=True)

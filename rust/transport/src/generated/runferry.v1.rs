@@ -125,6 +125,9 @@ pub struct OpenOk {
     /// header and padding included; 0: no limit of its own
     #[prost(uint64, tag = "8")]
     pub max_frame_bytes: u64,
+    /// both checksums (header bytes 56 to 64) of the newest frame stored; empty: none yet, or a GAP
+    #[prost(bytes = "bytes", tag = "9")]
+    pub last_frame_hash: ::prost::bytes::Bytes,
 }
 /// Cumulative: every frame below is covered. `received` goes back by Rewind only, `durable` never within a stream, and neither is above
 /// what the client has sent (or OpenOk has said): a client ends a stream that says otherwise.

@@ -122,6 +122,7 @@ pub(crate) fn open_ok(next_seq: u64, credit_bytes: u64) -> OpenOk {
         credit_bytes,
         run_existed: true,
         last_step: 41,
+        last_frame_hash: vec![7; 8].into(),
         durability: "disk".into(),
         max_frame_bytes: 9 << 20,
     }
