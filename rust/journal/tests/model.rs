@@ -6,6 +6,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -75,12 +76,23 @@ struct Known {
     is_doubtful: bool,
 }
 
+/// A kill leaves none of these numbers unaccounted for, a power cut none whose GAP is on the disk.
+#[derive(Debug, Clone)]
+struct Dropped {
+    numbers: Range<u64>,
+    is_durable: bool,
+    /// Dropped by a process that has been killed since: an fsync of its GAP may have failed, and the next process believes its own.
+    is_doubtful: bool,
+}
+
 struct World {
     disk: Arc<SimDisk>,
     journal: Journal,
     known: BTreeMap<u64, Known>,
     /// All that was ever put in the place of dropped segments: a power cut may bring back what was replaced.
     gaps: Vec<Vec<u8>>,
+    /// Numbers of dropped segments that no trim has reached.
+    dropped: Vec<Dropped>,
     ticket: Option<SyncTicket>,
     /// Follows the journal while it lives, as the sender does.
     follower: Reader,
@@ -104,7 +116,16 @@ impl World {
         let disk = SimDisk::new();
         let journal = create(&disk, 1, options);
         let follower = Reader::open(Arc::clone(&disk) as _, Path::new(DIR), 1);
-        Self { disk, journal, known: BTreeMap::new(), gaps: Vec::new(), ticket: None, follower, options }
+        Self {
+            disk,
+            journal,
+            known: BTreeMap::new(),
+            gaps: Vec::new(),
+            dropped: Vec::new(),
+            ticket: None,
+            follower,
+            options,
+        }
     }
 
     fn append(&mut self, bytes: &[u8]) {
@@ -125,6 +146,9 @@ impl World {
     fn claim_durable(&mut self) {
         let durable_next_seq = self.journal.durable_next_seq();
         self.known.range_mut(..durable_next_seq).for_each(|(_, known)| known.is_durable |= !known.is_doubtful);
+        for dropped in &mut self.dropped {
+            dropped.is_durable |= dropped.numbers.end <= durable_next_seq && !dropped.is_doubtful;
+        }
     }
 
     fn run(&mut self, step: Step) {
@@ -157,6 +181,7 @@ impl World {
                 self.known
                     .range_mut(..durable)
                     .for_each(|(_, known)| (known.is_optional, known.is_durable) = (true, false));
+                self.dropped.retain(|dropped| dropped.numbers.end > durable);
             }
             Step::DropOldest => {
                 if let Some(oldest) = self.journal.droppable(1) {
@@ -165,6 +190,10 @@ impl World {
                     // It may have been written and only the removal, or nothing, have failed.
                     self.gaps.push(gap);
                     if is_dropped {
+                        // An earlier GAP may have been in it.
+                        let (start, end) = (oldest.seq, oldest.until_seq);
+                        self.dropped.retain(|dropped| dropped.numbers.end <= start || end <= dropped.numbers.start);
+                        self.dropped.push(Dropped { numbers: start..end, is_durable: false, is_doubtful: false });
                         // The copies in it may have been the only durable ones.
                         self.known
                             .range_mut(oldest.seq..oldest.until_seq)
@@ -235,6 +264,8 @@ impl World {
             return;
         }
         self.journal.restart_from(doubt.seq);
+        // What was dropped behind it comes back here, unlike in the engine, which no longer has it in memory.
+        self.dropped.retain(|dropped| dropped.numbers.end <= doubt.seq);
         while self.known.contains_key(&self.journal.next_seq()) {
             let seq = self.journal.next_seq();
             self.append_anew();
@@ -285,6 +316,18 @@ impl World {
                 scan.segments
             );
         }
+
+        if is_power_cut {
+            // The removal may have been on the disk and the GAP not: the server finds the hole then.
+            self.dropped.retain(|dropped| dropped.is_durable);
+        }
+        for seq in self.dropped.iter().flat_map(|dropped| dropped.numbers.clone()) {
+            assert!(
+                frames.contains_key(&seq) || is_counted(&frames, seq),
+                "nobody accounts for the dropped frame {seq}"
+            );
+        }
+        self.dropped.iter_mut().for_each(|dropped| dropped.is_doubtful = true);
 
         // A removed name may come back until the directory is synced, which a power cut settles.
         self.known.retain(|seq, known| {
