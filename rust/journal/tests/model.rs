@@ -184,7 +184,7 @@ impl World {
                 self.dropped.retain(|dropped| dropped.numbers.end > durable);
             }
             Step::DropOldest => {
-                if let Some(oldest) = self.journal.droppable(1) {
+                if let Some(oldest) = self.journal.droppable(self.follower.next_seq()) {
                     let gap = frame(Kind::Gap, oldest.seq, (oldest.until_seq - oldest.seq) as u32, b"dropped");
                     let is_dropped = self.journal.drop_segment(oldest, &gap).is_ok();
                     // It may have been written and only the removal, or nothing, have failed.
@@ -252,20 +252,26 @@ impl World {
     /// Does what the engine does after a failed write or fsync, as long as it has the frames in memory.
     fn write_anew(&mut self) {
         let Some(doubt) = self.journal.doubt() else { return };
-        let mut reached = doubt.seq;
-        for known in self.known.range(doubt.seq..).map(|(_, known)| known) {
+        // What was dropped is in no memory: the engine goes on behind it.
+        let mut first = doubt.seq;
+        while let Some(dropped) = self.dropped.iter().find(|dropped| dropped.numbers.contains(&first)) {
+            first = dropped.numbers.end;
+        }
+        if first >= doubt.until_seq || self.dropped.iter().any(|dropped| dropped.numbers.start > first) {
+            return;
+        }
+        let mut reached = first;
+        for known in self.known.range(first..).map(|(_, known)| known) {
             let header = Header::decode(&known.bytes).expect("ours");
             if header.seq != reached {
                 return;
             }
             reached = header.next_seq();
         }
-        if reached == doubt.seq {
+        if reached == first {
             return;
         }
-        self.journal.restart_from(doubt.seq);
-        // What was dropped behind it comes back here, unlike in the engine, which no longer has it in memory.
-        self.dropped.retain(|dropped| dropped.numbers.end <= doubt.seq);
+        self.journal.restart_from(first);
         while self.known.contains_key(&self.journal.next_seq()) {
             let seq = self.journal.next_seq();
             self.append_anew();
