@@ -141,11 +141,6 @@ BUGS: tuple[Bug, ...] = (
         Test("tests/fault/test_memory.py", "test_names_that_never_come_again_cost_bounded_memory_and_one_warning_and_all_are_stored"),
     ),
     Bug(
-        "rows were dropped from a full ring although they were being packed all the time",
-        "waiting between two frames of a packer at work counted as waiting for one that stands still",
-        Test("tests/fault/test_memory.py", "test_names_that_never_come_again_cost_bounded_memory_and_one_warning_and_all_are_stored"),
-    ),
-    Bug(
         "a training short of memory was aborted where it logged a large text",
         "Rust ends the process where an allocation fails",
         Test("tests/fault/test_memory.py", "test_without_memory_for_a_large_text_a_marker_is_kept_and_the_training_goes_on"),
