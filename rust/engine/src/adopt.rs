@@ -219,57 +219,34 @@ impl Left<'_> {
             next_seq = 1;
         }
 
+        let lost_bytes = if orphan.tail() > from { orphan.unreachable_bytes() } else { 0 };
         let mut batch = Batch::default();
-        let mut packed = Vec::new();
         let mut spooled = Vec::new();
-        for entry in orphan.entries().filter(|entry| entry.end > from) {
-            let names = OrphanNames(&orphan);
-            if entry.kind == SPOOLED
-                && let Ok((kind, payload, path)) = rowspool::read(entry.payload)
-            {
-                batch.push(kind, &payload, entry.end, &names, Duration::ZERO);
-                spooled.push(path);
-            } else {
-                batch.push(entry.kind, entry.payload, entry.end, &names, Duration::ZERO);
+        let mut journal = None;
+        let mut rows = 0;
+        loop {
+            let taken = Self::take_in(&orphan, from, cut, &mut batch, &mut spooled);
+            match taken {
+                Some(end) => from = end,
+                None => batch.close(),
             }
-            if cut == Some(entry.end) {
-                batch.close();
-            }
-            while let Some(frame) = batch.pack(identity, next_seq, flags::RECOVERED) {
+            let mut packed: Vec<Packed> = std::iter::from_fn(|| {
+                let frame = batch.pack(identity, next_seq, flags::RECOVERED)?;
                 next_seq = frame.next_seq;
-                packed.push(frame);
+                Some(frame)
+            })
+            .collect();
+            if taken.is_none() && lost_bytes > 0 {
+                let detail = "the ring was cut or written to by somebody else";
+                packed.push(lost_in_ring(identity, next_seq, orphan.tail(), lost_bytes, detail));
             }
-        }
-        batch.close();
-        while let Some(frame) = batch.pack(identity, next_seq, flags::RECOVERED) {
-            next_seq = frame.next_seq;
-            packed.push(frame);
-        }
-
-        let lost_bytes = orphan.unreachable_bytes();
-        if lost_bytes > 0 && orphan.tail() > from {
-            let detail = "the ring was cut or written to by somebody else";
-            packed.push(lost_in_ring(identity, next_seq, orphan.tail(), lost_bytes, detail));
-        }
-
-        runferry_failpoints::hit!("recover.packed");
-        let mut heir = None;
-        if !packed.is_empty() {
-            let mut open = self.open.clone();
-            if needs_heir {
-                open.set("parent_writer", Doc::Int(self.identity.writer_id as i64));
-            }
-            let open_frame = move |seq| map_frame(identity, Kind::Open, seq, 0, 0, &open);
-            let (disk, options) = (Arc::clone(&self.disk), JournalOptions::OFFLINE);
-            let mut journal = if needs_heir {
-                let heir_dir = self.dir.with_file_name(format!("{:016x}", identity.writer_id));
-                let journal = Journal::create(disk, &heir_dir, open_frame, 1, options)?;
-                heir = Some(heir_dir);
-                journal
-            } else {
-                Journal::resume(disk, self.dir, self.scan, open_frame, self.scan.next_seq, options)?
-            };
-            for frame in &packed {
+            runferry_failpoints::hit!("recover.packed");
+            for frame in packed {
+                let journal = match &mut journal {
+                    Some(journal) => journal,
+                    None => journal.insert(self.journal_for(identity)?),
+                };
+                rows += frame.rows;
                 if needs_heir {
                     // Killed here, the next adopter makes another heir: the same values at the same steps once more.
                     journal.append(&frame.frame)?;
@@ -283,10 +260,14 @@ impl Left<'_> {
                 orphan.release(frame.end)?;
                 runferry_failpoints::hit!("recover.released");
             }
-            if let Some(ticket) = journal.sync_ticket() {
-                ticket.sync()?;
+            if taken.is_none() {
+                break;
             }
         }
+        if let Some(ticket) = journal.as_mut().and_then(Journal::sync_ticket) {
+            ticket.sync()?;
+        }
+        let heir = journal.filter(|_| needs_heir).map(|journal| journal.dir().to_owned());
         runferry_failpoints::hit!("recover.remove");
         orphan.remove()?;
         runferry_failpoints::hit!("recover.removed");
@@ -294,7 +275,55 @@ impl Left<'_> {
             // Left behind it is only litter.
             std::fs::remove_file(path).ok();
         }
-        Ok((packed.iter().map(|frame| frame.rows).sum(), heir))
+        Ok((rows, heir))
+    }
+
+    /// Takes entries behind `from` into the batch until a frame is ready, since each may unfold to many times its bytes. Where the last of
+    /// them ends; `None`: there is no more.
+    fn take_in(
+        orphan: &Orphan,
+        from: u64,
+        cut: Option<u64>,
+        batch: &mut Batch,
+        spooled: &mut Vec<PathBuf>,
+    ) -> Option<u64> {
+        let names = OrphanNames(orphan);
+        let mut end = None;
+        for entry in orphan.entries().filter(|entry| entry.end > from) {
+            if entry.kind == SPOOLED
+                && let Ok((kind, payload, path)) = rowspool::read(entry.payload)
+            {
+                batch.push(kind, &payload, entry.end, &names, Duration::ZERO);
+                spooled.push(path);
+            } else {
+                batch.push(entry.kind, entry.payload, entry.end, &names, Duration::ZERO);
+            }
+            if cut == Some(entry.end) {
+                batch.close();
+            }
+            end = Some(entry.end);
+            if batch.has_ready() {
+                break;
+            }
+        }
+        end
+    }
+
+    /// The journal that takes what the ring holds: this one, or a new one of an heir.
+    fn journal_for(&self, identity: Identity) -> Result<Journal, JournalError> {
+        let is_heir = identity.writer_id != self.identity.writer_id;
+        let mut open = self.open.clone();
+        if is_heir {
+            open.set("parent_writer", Doc::Int(self.identity.writer_id as i64));
+        }
+        let open_frame = move |seq| map_frame(identity, Kind::Open, seq, 0, 0, &open);
+        let (disk, options) = (Arc::clone(&self.disk), JournalOptions::OFFLINE);
+        if is_heir {
+            let dir = self.dir.with_file_name(format!("{:016x}", identity.writer_id));
+            Journal::create(disk, &dir, open_frame, 1, options)
+        } else {
+            Journal::resume(disk, self.dir, self.scan, open_frame, self.scan.next_seq, options)
+        }
     }
 }
 

@@ -1,0 +1,86 @@
+//! What a dead process left may be much larger than its ring; an adopter takes it frame by frame. Alone in its process, whose memory is measured.
+
+#![cfg(target_os = "linux")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use runferry_engine::adopt::adopt;
+use runferry_engine::batch::{Identity, map_frame};
+use runferry_engine::rowspool;
+use runferry_journal::{Journal, JournalOptions, Lock, LockInfo, RealDisk};
+use runferry_ring::{Options, Pushed};
+use runferry_wire::record::{RowNames, SPOOLED, Value, encode_row};
+use runferry_wire::{Doc, Kind};
+
+const WHO: Identity = Identity { run_id: [3; 16], writer_id: 77 };
+const CALLS: u64 = 150;
+const CALL_BYTES: usize = 1 << 20;
+/// Of a hundred and fifty; a frame is closed at 640 KiB, and unfolds to a few times that.
+const MOST_BYTES: u64 = 40 << 20;
+
+/// Text that does not compress to nothing.
+fn noise(mut random: u64) -> String {
+    let mut text = String::with_capacity(CALL_BYTES);
+    while text.len() < CALL_BYTES {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        text.push_str(&format!("{random:016x}"));
+    }
+    text
+}
+
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("Linux tells");
+    let kibibytes = line.split_ascii_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok());
+    kibibytes.expect("a number") << 10
+}
+
+/// A writer that died with calls in its ring whose payloads lie in files.
+fn die(dir: &Path) {
+    let info = LockInfo { ring: Some(dir.join("test.ring").display().to_string()), ..LockInfo::default() };
+    let _lock = Lock::acquire(dir, &info).expect("nobody else has it");
+    let open = Doc::Map(vec![("id".to_owned(), "r".into())]);
+    let open_frame = move |seq| map_frame(WHO, Kind::Open, seq, 0, 0, &open);
+    Journal::create(Arc::new(RealDisk), dir, open_frame, 1, JournalOptions::OFFLINE).expect("made");
+    let identity = runferry_ring::Identity {
+        run_id: WHO.run_id,
+        writer_id: WHO.writer_id,
+        boot_id: [0; 16],
+        pid: 1,
+        start_ticks: 0,
+    };
+    let (mut producer, _consumer) = runferry_ring::create(&Options {
+        identity,
+        name: "test.ring",
+        shm_dir: dir,
+        fallback_dir: dir,
+        entry_bytes: 1 << 16,
+        names_bytes: 1 << 12,
+    })
+    .expect("made");
+    for call in 0..CALLS {
+        let text = noise(call + 1);
+        let (kind, row) = encode_row(RowNames::Inline(&["text"]), call as i64, 0, &[Value::Str(&text)]);
+        let entry = rowspool::write(dir, call, kind, &row).expect("there is room");
+        assert_eq!(producer.push(SPOOLED, &[&entry]), Pushed::Done);
+    }
+}
+
+// fault: 60
+#[test]
+fn an_adopter_needs_memory_for_a_few_frames_however_much_was_left() {
+    let dir: PathBuf = std::env::temp_dir().join(format!("runferry-adopt-memory-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("the temporary folder can be written");
+    die(&dir);
+    let before_bytes = peak_bytes();
+
+    let adopted = adopt(&dir);
+    let needed_bytes = peak_bytes() - before_bytes;
+    std::fs::remove_dir_all(&dir).ok();
+
+    assert_eq!(adopted.expect("adopted").recovered_rows, CALLS);
+    assert!(needed_bytes < MOST_BYTES, "{} MiB", needed_bytes >> 20);
+}
