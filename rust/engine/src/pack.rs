@@ -15,7 +15,7 @@
 //! `Finish` drains the ring and writes the last frame; `Stop` ends the thread. A closed inbox is a `Stop`.
 //!
 //! # Failure
-//! A frame that the journal cannot take stays in the outbox (4 MiB), its records stay in the ring, and both are tried again each
+//! A frame that the journal cannot take stays in the outbox (8 MiB), its records stay in the ring, and both are tried again each
 //! second. Beyond that the ring fills, and callers drop with a count. Sending goes on all the while. What a journal at its cap
 //! means for new frames is `full`.
 
@@ -41,7 +41,7 @@ use crate::held::Held;
 use crate::pressure::{Policy, Pressure};
 use crate::receipt::{Covered, segment_head};
 use crate::rowspool;
-use crate::shared::{Connection, Counters, Item, LossReason, OUTBOX_BYTES, Shared};
+use crate::shared::{Connection, Counters, Item, LossReason, REFUSED_BYTES, Shared};
 use crate::sync_disk::{Done, SyncJob, SyncQueue};
 use full::Tally;
 
@@ -249,7 +249,7 @@ impl Loop {
         let now = self.now();
         let mut count = 0;
         let mut has_more = true;
-        while has_more && count < limit && self.waiting_bytes() < OUTBOX_BYTES {
+        while has_more && count < limit && self.waiting_bytes() < REFUSED_BYTES {
             // What is closed is written before more is taken: a call of very many metrics unfolds to many times its bytes.
             while has_more && count < limit && !self.batch.has_ready() {
                 has_more = false;

@@ -17,8 +17,10 @@ pub(crate) const PACK: &str = "rf-pack";
 pub(crate) const SEND: &str = "rf-send";
 pub(crate) const SYNC: &str = "rf-sync";
 
-/// Frames kept in memory for the sender, and while the disk is failing.
-pub(crate) const OUTBOX_BYTES: usize = 4 << 20;
+/// Journaled frames kept in memory for the sender.
+const OUTBOX_BYTES: usize = 4 << 20;
+/// Frames that the disk refuses, and that are nowhere else.
+pub(crate) const REFUSED_BYTES: usize = 8 << 20;
 /// What the server had to say is kept so far back.
 const MOST_NOTICES: usize = 50;
 

@@ -2,6 +2,7 @@
 
 #![cfg(target_os = "linux")]
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ fn noise(mut random: u64) -> String {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        text.push_str(&format!("{random:016x}"));
+        write!(text, "{random:016x}").expect("memory takes all");
     }
     text
 }
