@@ -132,24 +132,31 @@ def run(name: str, part: Part, scale: float, results: Path) -> bool:
         words = [sys.executable, "-m", "pytest", "-q", "-rs", *words[1:]]
     sys.stdout.write(f"{name}: {part.question} {' '.join(f'{key}={value}' for key, value in efforts.items())} {part.command}\n")
     sys.stdout.flush()
-    began_s = time.monotonic()
+    began_s, began_at = time.monotonic(), commit()
     ended = subprocess.run(words, cwd=ROOT, env={**os.environ, **efforts, "RUNFERRY_RESULTS": str(results)}, check=False)
     outcome = {0: "passed", NOT_RUN: "not run"}.get(ended.returncode, f"failed ({ended.returncode})")
-    write(results, part=name, outcome=outcome, took_s=round(time.monotonic() - began_s), command=part.command, **efforts)
+    took_s = round(time.monotonic() - began_s)
+    write(results, part=name, outcome=outcome, took_s=took_s, command=part.command, commit=began_at, **efforts)
     return ended.returncode == 0
 
 
 def machine() -> dict[str, str | int]:
     """Where and of what the figures are."""
-    words = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     return {
-        "commit": commit,
+        "commit": commit(),
         "cores": os.cpu_count() or 0,
         "kernel": platform.release(),
         "machine": platform.machine(),
         "python": platform.python_version(),
     }
+
+
+def commit() -> str:
+    """What the checkout is of; results of earlier runs in it do not make it another one."""
+    words = ["git", "describe", "--always"]
+    told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    changed = ["git", "diff", "--quiet", "HEAD", "--", ".", ":!tests/results"]
+    return told + "-dirty" * subprocess.run(changed, cwd=ROOT, check=False).returncode
 
 
 def write(results: Path, **line: str | float) -> None:
