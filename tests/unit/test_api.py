@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -247,7 +246,3 @@ def test_without_a_configured_server_the_one_of_this_machine_is_asked() -> None:
 def test_unknown_overrides_are_refused() -> None:
     with pytest.raises(runferry.UsageError, match="base_ulr"):
         runferry.Api({"base_ulr": "http://x"})
-
-
-def test_the_clients_modules_do_not_import_the_servers() -> None:
-    assert not [name for name in sys.modules if name.startswith("runferry.server")]

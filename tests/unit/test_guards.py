@@ -107,6 +107,21 @@ def test_importing_needs_the_standard_library_only_and_little_of_it() -> None:
     assert printed.stdout.splitlines() == ["[]", "[]"]
 
 
+def test_a_client_in_full_use_has_no_module_of_the_server() -> None:
+    code = (
+        "import sys, runferry\n"
+        "run = runferry.init(mode='offline')\n"
+        "run.log({'loss': 1.0, 'weights': runferry.Histogram([1.0, 2.0])})\n"
+        "run.finish()\n"
+        "runferry.Api()\n"
+        "print(sorted(name for name in sys.modules if name.startswith('runferry.server')), 'runferry.api' in sys.modules)"
+    )
+
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+    assert printed.stdout.splitlines()[-1] == "[] True"
+
+
 def test_every_exception_is_drawn_in_the_tree_and_hangs_in_it() -> None:
     found = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
 
