@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
-    from runferry.server.store.shard import Shard
+    from runferry.server.store.sql import Shard
     from runferry.server.store.tail import RunView, TailCache
 
 RUN = b"r" * 16

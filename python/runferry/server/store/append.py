@@ -1,7 +1,7 @@
-"""The write path: frames in, numbers out, one transaction per shard.
+"""The write path: frames in, numbers out, one transaction for a group of batches.
 
 `writer.next_seq` decides everything: what is below it is a duplicate, what begins at it is news, what begins above it is
-a gap and is not stored. It moves by compare-and-set in the transaction that stores the frames, so two servers on one file
+a gap and is not stored. It is locked, compared and set in the transaction that stores the frames, so two servers on one database
 cannot both accept a number. Payloads are not looked into, but for the few bytes of a FINISH.
 """
 
@@ -10,15 +10,16 @@ cannot both accept a number. Payloads are not looked into, but for the few bytes
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runferry import _native
 from runferry.server.store.protocol import Appended, Batch, StoreError, WriterState
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Sequence
+
+    from runferry.server.store.sql import Reading, WriterKey, Writing
 
 DATA, OPEN, FINISH, GAP, DICT, MARK = 1, 2, 3, 4, 5, 6
 DOCS_FLAG = 4
@@ -39,7 +40,7 @@ _WRITER_COLUMNS = (
 
 
 def to_signed(value: int) -> int:
-    """A 64-bit id as SQLite keeps it."""
+    """A 64-bit id as SQL keeps it."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
@@ -88,13 +89,13 @@ def writer_state(row: Sequence[object]) -> WriterState:
     return WriterState(*(run_id, to_unsigned(writer_id), *rest, last_hash if is_of_a_frame else None))  # type: ignore[arg-type]
 
 
-def select_writers(connection: sqlite3.Connection, run_id: bytes) -> list[WriterState]:
+def select_writers(connection: Reading, run_id: bytes) -> list[WriterState]:
     """All writers of a run, in the order they were first seen."""
     rows = connection.execute(f"SELECT {_WRITER_COLUMNS} FROM writer WHERE run_id = ? ORDER BY ordinal", (run_id,))
     return [writer_state(row) for row in rows]
 
 
-def select_writer(connection: sqlite3.Connection, run_id: bytes, writer_id: int) -> WriterState | None:
+def select_writer(connection: Reading, run_id: bytes, writer_id: int) -> WriterState | None:
     """One writer, None if it was never opened."""
     query = f"SELECT {_WRITER_COLUMNS} FROM writer WHERE run_id = ? AND writer_id = ?"
     row = connection.execute(query, (run_id, to_signed(writer_id))).fetchone()
@@ -102,7 +103,7 @@ def select_writer(connection: sqlite3.Connection, run_id: bytes, writer_id: int)
 
 
 def insert_writer(  # noqa: PLR0913 - the columns of the row
-    connection: sqlite3.Connection,
+    connection: Writing,
     run_id: bytes,
     writer_id: int,
     open_frame: bytes,
@@ -123,26 +124,48 @@ def insert_writer(  # noqa: PLR0913 - the columns of the row
     )
 
 
-def append_batch(  # noqa: C901, PLR0915 - the cases of the write door, in the order the format names them
-    connection: sqlite3.Connection, batch: Batch, *, now_us: int
-) -> tuple[Appended, Stored]:
-    """Stores one batch inside the caller's transaction.
+@dataclass(slots=True)
+class _Judged:
+    """One batch, sorted into what is news and what is not."""
+
+    old_seq: int
+    next_seq: int
+    last_hash: bytes | None
+    stored: Stored = field(default_factory=Stored)
+    rows: list[tuple[object, ...]] = field(default_factory=list)
+    duplicates: int = 0
+    conflicts: list[tuple[int, bytes]] = field(default_factory=list)
+    gap_numbers: int = 0
+    finish: tuple[int, int | None] | None = None
+
+
+def append_group(connection: Writing, batches: Sequence[Batch], *, now_us: int) -> list[tuple[Appended, Stored]]:
+    """Stores batches inside the caller's transaction.
 
     Raises:
-        StoreError: The writer was never opened, or the batch is not contiguous.
+        StoreError: A writer was never opened, or a batch is not contiguous.
     """
-    key = (batch.run_id, to_signed(batch.writer_id))
-    query = "SELECT next_seq, last_hash FROM writer WHERE run_id = ? AND writer_id = ?"
-    row = connection.execute(query, key).fetchone()
-    if row is None:
-        raise StoreError(f"writer {batch.writer_id:016x} of run {batch.run_id.hex()} was never opened")
-    old_seq, last_hash = row
-    next_seq = old_seq
-    stored = Stored()
-    duplicates = conflicts = 0
-    gap_numbers = 0
-    finish: tuple[int, int | None] | None = None
-    rows = []
+    keys = [(batch.run_id, to_signed(batch.writer_id)) for batch in batches]
+    known = connection.lock_writers(sorted(set(keys)))
+    group = []
+    for key, batch in zip(keys, batches, strict=True):
+        if key not in known:
+            raise StoreError(f"writer {batch.writer_id:016x} of run {batch.run_id.hex()} was never opened")
+        judged = _judge(key, batch, *known[key])
+        known[key] = (judged.next_seq, judged.last_hash)
+        for seq, frame in judged.conflicts:
+            keep_aside(connection, key, seq, CONFLICT_REASON, frame)
+        group.append(judged)
+    _move_writers(connection, keys, group, now_us)
+    connection.insert(
+        "l0", "run_id, writer_id, seq, next_seq, is_document, records, data", [row for judged in group for row in judged.rows]
+    )
+    return [(_answer(batch, judged), judged.stored) for batch, judged in zip(batches, group, strict=True)]
+
+
+def _judge(key: WriterKey, batch: Batch, old_seq: int, last_hash: bytes | None) -> _Judged:
+    """The cases of the write door, in the order the format names them."""
+    judged = _Judged(old_seq, old_seq, last_hash)
     expected = batch.first_seq
     for frame in batch.frames:
         head = frame_head(frame)
@@ -153,48 +176,63 @@ def append_batch(  # noqa: C901, PLR0915 - the cases of the write door, in the o
         expected = head.next_seq
         if expected >= _NUMBER_END:
             raise StoreError(f"writer {batch.writer_id:016x} is at frame {head.seq}: a number beyond {_NUMBER_END - 1} cannot be stored")
-        if head.next_seq <= next_seq:
-            duplicates += 1
+        if head.next_seq <= judged.next_seq:
+            judged.duplicates += 1
             if head.next_seq == old_seq and last_hash is not None and head.hash != last_hash[:_HASH_BYTES]:
-                keep_aside(connection, key, head.seq, CONFLICT_REASON, frame)
-                conflicts += 1
+                judged.conflicts.append((head.seq, frame))
             continue
-        if head.seq > next_seq:
+        if head.seq > judged.next_seq:
             break
-        # A GAP may begin below: numbers that did arrive are not missing.
-        is_document = head.kind in (FINISH, GAP) or (head.kind == DATA and bool(head.flags & DOCS_FLAG))
-        records = head.records if head.kind == DATA else 0
-        rows.append((*key, next_seq, head.next_seq, is_document, records, frame))
-        stored.frames += 1
-        stored.rows += records
-        stored.bytes += len(frame)
-        if head.kind == GAP:
-            gap_numbers += head.next_seq - next_seq
-        if head.kind == FINISH:
-            finish = (head.seq, _exit_code(frame))
-            stored.has_finish = True
-        next_seq = head.next_seq
-        last_hash = head.hash + _OF_A_GAP if head.kind == GAP else head.hash
-    changed = connection.execute(
+        _take(key, judged, head, frame)
+    return judged
+
+
+def _take(key: WriterKey, judged: _Judged, head: FrameHead, frame: bytes) -> None:
+    """A frame that is news. A GAP may begin below: numbers that did arrive are not missing."""
+    is_document = head.kind in (FINISH, GAP) or (head.kind == DATA and bool(head.flags & DOCS_FLAG))
+    records = head.records if head.kind == DATA else 0
+    judged.rows.append((*key, judged.next_seq, head.next_seq, int(is_document), records, frame))
+    judged.stored.frames += 1
+    judged.stored.rows += records
+    judged.stored.bytes += len(frame)
+    if head.kind == GAP:
+        judged.gap_numbers += head.next_seq - judged.next_seq
+    if head.kind == FINISH:
+        judged.finish = (head.seq, _exit_code(frame))
+        judged.stored.has_finish = True
+    judged.next_seq = head.next_seq
+    judged.last_hash = head.hash + _OF_A_GAP if head.kind == GAP else head.hash
+
+
+def _move_writers(connection: Writing, keys: Sequence[WriterKey], group: Sequence[_Judged], now_us: int) -> None:
+    """Compares and sets every writer's number: `lock_writers` has made sure that nobody else can have moved it."""
+    moved = [
+        (judged.next_seq, now_us, judged.last_hash, judged.duplicates, judged.gap_numbers, *key, judged.old_seq)
+        for key, judged in zip(keys, group, strict=True)
+    ]
+    changed = connection.executemany(
         "UPDATE writer SET next_seq = ?, last_seen_us = ?, last_hash = ?, duplicates = duplicates + ?, gaps = gaps + ? "
         "WHERE run_id = ? AND writer_id = ? AND next_seq = ?",
-        (next_seq, now_us, last_hash, duplicates, gap_numbers, *key, old_seq),
+        moved,
     ).rowcount
-    if changed != 1:
-        raise StoreError(f"writer {batch.writer_id:016x} moved on from {old_seq} inside the transaction")
-    if finish is not None:
-        connection.execute("UPDATE writer SET finished_seq = ?, exit_code = ? WHERE run_id = ? AND writer_id = ?", (*finish, *key))
-    connection.executemany(
-        "INSERT INTO l0(run_id, writer_id, seq, next_seq, is_document, records, data) VALUES (?, ?, ?, ?, ?, ?, ?)", rows
-    )
-    is_gap = next_seq < batch.next_seq
-    appended = Appended(
-        next_seq=next_seq, accepted_frames=stored.frames, duplicate_frames=duplicates, is_gap=is_gap, conflicting_frames=conflicts
-    )
-    return appended, stored
+    if changed != len(moved):
+        raise StoreError(f"{len(moved) - changed} writers moved on inside the transaction")
+    finished = [(*judged.finish, *key) for key, judged in zip(keys, group, strict=True) if judged.finish is not None]
+    if finished:
+        connection.executemany("UPDATE writer SET finished_seq = ?, exit_code = ? WHERE run_id = ? AND writer_id = ?", finished)
 
 
-def keep_aside(connection: sqlite3.Connection, key: tuple[bytes, int], seq: int, reason: str, frame: bytes) -> None:
+def _answer(batch: Batch, judged: _Judged) -> Appended:
+    return Appended(
+        next_seq=judged.next_seq,
+        accepted_frames=judged.stored.frames,
+        duplicate_frames=judged.duplicates,
+        is_gap=judged.next_seq < batch.next_seq,
+        conflicting_frames=len(judged.conflicts),
+    )
+
+
+def keep_aside(connection: Writing, key: tuple[bytes, int], seq: int, reason: str, frame: bytes) -> None:
     """Puts a copy of a frame into quarantine."""
     statement = "INSERT INTO quarantine(run_id, writer_id, seq, reason, data) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
     connection.execute(statement, (*key, seq, reason, frame))

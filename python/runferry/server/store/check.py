@@ -16,11 +16,12 @@ from runferry.server.store import schema
 from runferry.server.store.append import CONFLICT_REASON, DOCUMENTS_REASON, to_unsigned
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator
 
+    from runferry.server.store.sql import Reading
 
-def check_run(connection: sqlite3.Connection, run_id: bytes) -> list[str]:
+
+def check_run(connection: Reading, run_id: bytes) -> list[str]:
     """What is wrong with a run, one sentence per finding; empty: nothing."""
     try:
         return _check_run(connection, run_id)
@@ -28,11 +29,11 @@ def check_run(connection: sqlite3.Connection, run_id: bytes) -> list[str]:
         return [f"what is stored cannot be understood: {error}"]
 
 
-def _check_run(connection: sqlite3.Connection, run_id: bytes) -> list[str]:
+def _check_run(connection: Reading, run_id: bytes) -> list[str]:
     return [*_check_writers(connection, run_id), *_check_series(connection, run_id), *_check_rows(connection, run_id)]
 
 
-def _check_writers(connection: sqlite3.Connection, run_id: bytes) -> list[str]:
+def _check_writers(connection: Reading, run_id: bytes) -> list[str]:
     found = []
     query = (
         "SELECT writer_id, next_seq, merged_seq, applied_seq, released_seq, gaps, merged_frames, merged_gaps FROM writer WHERE run_id = ?"
@@ -55,16 +56,14 @@ def _check_writers(connection: sqlite3.Connection, run_id: bytes) -> list[str]:
     return found
 
 
-def _set_aside(connection: sqlite3.Connection, run_id: bytes, writer_id: int) -> set[int]:
+def _set_aside(connection: Reading, run_id: bytes, writer_id: int) -> set[int]:
     """Numbers whose frame lies in quarantine instead of being merged; copies beside a frame that counts are none."""
     query = "SELECT seq, reason FROM quarantine WHERE run_id = ? AND writer_id = ?"
     rows = connection.execute(query, (run_id, writer_id))
     return {seq for seq, reason in rows if reason != CONFLICT_REASON and not reason.startswith(DOCUMENTS_REASON)}
 
 
-def _check_waiting(
-    connection: sqlite3.Connection, key: tuple[bytes, int], merged_seq: int, next_seq: int, aside: set[int]
-) -> Iterator[str]:
+def _check_waiting(connection: Reading, key: tuple[bytes, int], merged_seq: int, next_seq: int, aside: set[int]) -> Iterator[str]:
     """Every number above the merged ones has a frame that waits, and each frame is what was sent."""
     expected = merged_seq + 1
     query = "SELECT seq, next_seq, data FROM l0 WHERE run_id = ? AND writer_id = ? ORDER BY seq"
@@ -85,7 +84,7 @@ def _check_waiting(
         yield f"frames {expected} to {next_seq - 1} were acked and are missing"
 
 
-def _check_rows(connection: sqlite3.Connection, run_id: bytes) -> list[str]:
+def _check_rows(connection: Reading, run_id: bytes) -> list[str]:
     """Rows that merges took from frames = rows in chunks, rows a later one of their step replaced, rows in damaged chunks."""
     query = "SELECT sum(merged_rows), count(*) - count(merged_rows) FROM writer WHERE run_id = ?"
     taken, uncounted = connection.execute(query, (run_id,)).fetchone()
@@ -102,7 +101,7 @@ def _check_rows(connection: sqlite3.Connection, run_id: bytes) -> list[str]:
     return [f"rows: merges took {taken} from frames, {held} are accounted for"]
 
 
-def _check_series(connection: sqlite3.Connection, run_id: bytes) -> list[str]:
+def _check_series(connection: Reading, run_id: bytes) -> list[str]:
     found = []
     axes = {}
     for axis in connection.execute(f"SELECT {schema.AXIS_COLUMNS} FROM axis WHERE run_id = ?", (run_id,)):
@@ -136,7 +135,7 @@ def _check_series(connection: sqlite3.Connection, run_id: bytes) -> list[str]:
     return found
 
 
-def check_owners(connection: sqlite3.Connection) -> list[str]:
+def check_owners(connection: Reading) -> list[str]:
     """Rows of a shard that belong to nothing."""
     found = []
     owners = {

@@ -24,9 +24,7 @@ from runferry.server.store.append import GAP, frame_head
 from runferry.server.store.tail import writers_for_native
 
 if TYPE_CHECKING:
-    import sqlite3
-
-    from runferry.server.store.shard import Shard
+    from runferry.server.store.sql import Reading, Shard, WriterKey, Writing
 
 FRAME_BYTES = 16 << 20
 """Stored bytes of frames taken by one merge."""
@@ -143,7 +141,7 @@ def set_first_aside(shard: Shard, run_id: bytes, reason: str) -> None:
         _advance(connection, run_id, taken, is_final=False)
 
 
-def _take(connection: sqlite3.Connection, run_id: bytes, most_frames: int | None) -> _Taken | None:
+def _take(connection: Reading, run_id: bytes, most_frames: int | None) -> _Taken | None:
     row = connection.execute("SELECT merges, next_axis_id, next_key_id FROM run WHERE run_id = ?", (run_id,)).fetchone()
     if row is None:
         return None
@@ -168,7 +166,7 @@ def _take(connection: sqlite3.Connection, run_id: bytes, most_frames: int | None
 class _Plan:
     """Which stored chunks a merge replaces, and the rows it writes."""
 
-    def __init__(self, connection: sqlite3.Connection, run_id: bytes, taken: _Taken, merge: _native.Merge, *, is_final: bool) -> None:
+    def __init__(self, connection: Reading, run_id: bytes, taken: _Taken, merge: _native.Merge, *, is_final: bool) -> None:
         self.run_id = run_id
         self.taken = taken
         self.merge = merge
@@ -200,7 +198,7 @@ class _Plan:
         self, number: int, key: _StoredKey, role: int, values: int, step0: int, step1: int
     ) -> None:
         heads = self._connection.execute(
-            "SELECT step0, step1, n, axis_id, length(data) + length(sub), rowid FROM chunk "
+            "SELECT step0, step1, n, axis_id, length(data) + length(sub) FROM chunk "
             "WHERE run_id = ? AND key_id = ? AND step0 <= ? ORDER BY step0 DESC",
             (self.run_id, key.key_id, step1),
         )
@@ -221,7 +219,8 @@ class _Plan:
             chosen += self._small_neighbours(earlier, values)
         given = []
         for head in chosen:
-            chunk = self._connection.execute(f"SELECT {schema.CHUNK_COLUMNS} FROM chunk WHERE rowid = ?", (head[5],)).fetchone()
+            query = f"SELECT {schema.CHUNK_COLUMNS} FROM chunk WHERE run_id = ? AND key_id = ? AND step0 = ?"
+            chunk = self._connection.execute(query, (self.run_id, key.key_id, head[0])).fetchone()
             axis = self._axis(head[3], head[0])
             self.replaced.append((key.key_id, head[0], head[1], head[3], head[2], role, head[4]))
             if axis is None:
@@ -256,7 +255,7 @@ class _Plan:
 
     def write(
         self,
-        connection: sqlite3.Connection,
+        connection: Writing,
         axes: list[tuple[Any, ...]],
         chunks: list[tuple[Any, ...]],
         superseded: list[tuple[int, int, int, int]],
@@ -285,22 +284,16 @@ class _Plan:
             if unused is not None:
                 freed_bytes += unused[0]
                 connection.execute("DELETE FROM axis WHERE run_id = ? AND axis_id = ? AND step0 = ?", (run_id, *axis))
-        insert = f"INSERT INTO axis(run_id, {schema.AXIS_COLUMNS}, chunks) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        connection.executemany(insert, [(run_id, *axis) for axis in axes])
-        places = ", ".join("?" * 20)
-        insert = f"INSERT INTO chunk(run_id, {schema.CHUNK_COLUMNS}) VALUES ({places})"
-        connection.executemany(insert, [(run_id, *chunk) for chunk in chunks])
+        connection.insert("axis", f"run_id, {schema.AXIS_COLUMNS}, chunks", [(run_id, *axis) for axis in axes])
+        connection.insert("chunk", f"run_id, {schema.CHUNK_COLUMNS}", [(run_id, *chunk) for chunk in chunks])
         grown_bytes = sum(len(chunk[18]) + len(chunk[14]) for chunk in chunks) - sum(row[6] for row in self.replaced)
         grown_bytes += sum(len(axis[6]) + len(axis[4]) for axis in axes) - freed_bytes
         self._write_keys(connection, chunks, lasts, grown_bytes=grown_bytes)
         self._write_superseded(connection, superseded)
-        connection.executemany(
-            "INSERT INTO damaged(run_id, key_id, step0, step1, n, reason, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(run_id, *row) for row in self.damaged],
-        )
+        connection.insert("damaged", "run_id, key_id, step0, step1, n, reason, data", [(run_id, *row) for row in self.damaged])
 
     def _write_keys(
-        self, connection: sqlite3.Connection, chunks: list[tuple[Any, ...]], lasts: list[tuple[int, int, bytes]], *, grown_bytes: int
+        self, connection: Writing, chunks: list[tuple[Any, ...]], lasts: list[tuple[int, int, bytes]], *, grown_bytes: int
     ) -> None:
         added: dict[int, list[tuple[Any, ...]]] = {}
         for chunk in chunks:
@@ -335,7 +328,7 @@ class _Plan:
             is_newest = max(chunk[2] for chunk in new) == step1
             ordinal, value = last_values[key_id] if is_newest else (None, None)
             changes.append((change, step0, step1, low, high, is_newest, value, is_newest, ordinal, self.run_id, key_id))
-        connection.executemany("INSERT INTO key(run_id, key_id, role, name, label) VALUES (?, ?, ?, ?, ?)", new_keys)
+        connection.insert("key", "run_id, key_id, role, name, label", new_keys)
         connection.executemany(
             "UPDATE key SET points = points + ?, step0 = ?, step1 = ?, mn = ?, mx = ?, "
             "last = CASE WHEN ? THEN ? ELSE last END, last_ordinal = CASE WHEN ? THEN ? ELSE last_ordinal END "
@@ -348,7 +341,7 @@ class _Plan:
             (len(new_keys), points, rows, grown_bytes, self.run_id),
         )
 
-    def _write_superseded(self, connection: sqlite3.Connection, superseded: list[tuple[int, int, int, int]]) -> None:
+    def _write_superseded(self, connection: Writing, superseded: list[tuple[int, int, int, int]]) -> None:
         writer_ids = dict(connection.execute("SELECT ordinal, writer_id FROM writer WHERE run_id = ?", (self.run_id,)).fetchall())
         for ordinal, key_id, points, sum_hash in superseded:
             where = (self.run_id, writer_ids[ordinal], key_id)
@@ -358,12 +351,12 @@ class _Plan:
             signed = total - (1 << 64) if total >= 1 << 63 else total
             connection.execute(
                 "INSERT INTO superseded(run_id, writer_id, key_id, points, sum_hash) VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET points = excluded.points, sum_hash = excluded.sum_hash",
+                "ON CONFLICT(run_id, writer_id, key_id) DO UPDATE SET points = excluded.points, sum_hash = excluded.sum_hash",
                 (*where, before[0] + points, signed),
             )
 
 
-def _set_aside(connection: sqlite3.Connection, run_id: bytes, taken: _Taken, faults: list[str | None]) -> None:
+def _set_aside(connection: Writing, run_id: bytes, taken: _Taken, faults: list[str | None]) -> None:
     """Moves frames that did not decode into quarantine."""
     writer_ids = dict(connection.execute("SELECT ordinal, writer_id FROM writer WHERE run_id = ?", (run_id,)).fetchall())
     for (ordinal, seq, _, frame), fault in zip(taken.frames, faults, strict=True):
@@ -375,7 +368,7 @@ def _set_aside(connection: sqlite3.Connection, run_id: bytes, taken: _Taken, fau
             connection.execute("DELETE FROM l0 WHERE run_id = ? AND writer_id = ? AND seq = ?", (run_id, writer_ids[ordinal], seq))
 
 
-def _advance(connection: sqlite3.Connection, run_id: bytes, taken: _Taken, *, is_final: bool) -> None:
+def _advance(connection: Writing, run_id: bytes, taken: _Taken, *, is_final: bool) -> None:
     """Moves `merged_seq`; frames of the merge before this one are released, of this one too when the run is over."""
     for ordinal, counted in taken.counted.items():
         before = counted.merged_before
@@ -392,11 +385,12 @@ def _advance(connection: sqlite3.Connection, run_id: bytes, taken: _Taken, *, is
         delete_released(connection, run_id)
 
 
-def delete_released(connection: sqlite3.Connection, run_id: bytes) -> None:
+def delete_released(connection: Writing, run_id: bytes) -> None:
     """Deletes the frames of a run that nobody needs any more."""
-    writers = connection.execute(
-        "SELECT writer_id, released_seq, min(released_seq, applied_seq) FROM writer WHERE run_id = ? AND released_seq > 0", (run_id,)
-    ).fetchall()
+    if connection.keeps_frames:
+        return
+    query = "SELECT writer_id, released_seq, applied_seq FROM writer WHERE run_id = ? AND released_seq > 0"
+    writers = connection.execute(query, (run_id,)).fetchall()
     for writer_id, released_seq, applied_seq in writers:
         connection.execute(
             "DELETE FROM l0 WHERE run_id = ? AND writer_id = ? AND seq <= ? AND next_seq <= ? AND (is_document = 0 OR seq <= ?)",
@@ -404,7 +398,17 @@ def delete_released(connection: sqlite3.Connection, run_id: bytes) -> None:
         )
 
 
-def release(connection: sqlite3.Connection, run_id: bytes) -> None:
+def delete_applied(connection: Writing, key: WriterKey, applied_seq: int) -> None:
+    """Deletes the frames of a writer that were kept for nothing but their documents."""
+    if not connection.keeps_frames:
+        connection.execute(
+            "DELETE FROM l0 WHERE run_id = ? AND writer_id = ? AND seq <= ? AND seq <= "
+            "(SELECT released_seq FROM writer WHERE run_id = ? AND writer_id = ?)",
+            (*key, applied_seq, *key),
+        )
+
+
+def release(connection: Writing, run_id: bytes) -> None:
     """Gives up the live tail of a run that has gone quiet."""
     connection.execute("UPDATE writer SET released_seq = merged_seq WHERE run_id = ?", (run_id,))
     delete_released(connection, run_id)

@@ -16,10 +16,9 @@ from runferry.server.store.append import to_unsigned
 from runferry.server.store.protocol import Buckets, DamagedError, Histogram, Metric, RunTotals, StoreError
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator, Sequence
 
-    from runferry.server.store.shard import Shard
+    from runferry.server.store.sql import Reading, Shard
     from runferry.server.store.tail import RunView, RunViews
 
 MIN_STEP, MAX_STEP = -(1 << 63), (1 << 63) - 1
@@ -50,7 +49,7 @@ def _check(faults: Sequence[str | None], what: str) -> None:
 class _Axes:
     """Axis rows of one transaction, each read once."""
 
-    def __init__(self, connection: sqlite3.Connection, run_id: bytes) -> None:
+    def __init__(self, connection: Reading, run_id: bytes) -> None:
         self._connection = connection
         self._run_id = run_id
         self._rows: dict[tuple[object, object], _Row] = {}
@@ -67,7 +66,7 @@ class _Axes:
 
 
 def _chunks(  # noqa: PLR0913, PLR0917 - the parts of one statement
-    connection: sqlite3.Connection, run_id: bytes, key_id: int, window: tuple[int, int], columns: str, joined: str = ""
+    connection: Reading, run_id: bytes, key_id: int, window: tuple[int, int], columns: str, joined: str = ""
 ) -> list[_Row]:
     """Chunks of a key that lie in a window of steps, ascending."""
     before = "SELECT max(step0) FROM chunk WHERE run_id = :run AND key_id = :key AND step0 <= :min"
@@ -78,7 +77,7 @@ def _chunks(  # noqa: PLR0913, PLR0917 - the parts of one statement
     ).fetchall()
 
 
-def series(connection: sqlite3.Connection, view: RunView, names: Sequence[str], *, buckets: int, window: tuple[int, int]) -> list[Buckets]:
+def series(connection: Reading, view: RunView, names: Sequence[str], *, buckets: int, window: tuple[int, int]) -> list[Buckets]:
     """One chart per name and label, in the order of `names`; unknown names have none."""
     charts = []
     for name in dict.fromkeys(names):
@@ -90,14 +89,14 @@ def series(connection: sqlite3.Connection, view: RunView, names: Sequence[str], 
 
 
 def _chart(  # noqa: PLR0913, PLR0917 - as `Store.series`, for one of them
-    connection: sqlite3.Connection, view: RunView, of: tuple[str, str], key: list[int] | None, buckets: int, window: tuple[int, int]
+    connection: Reading, view: RunView, of: tuple[str, str], key: list[int] | None, buckets: int, window: tuple[int, int]
 ) -> Buckets:
     heads: list[_Row] = []
     span = None
     if key is not None:
         key_id, points, step0, step1 = key
         span = (step0, step1)
-        sub = "a.sub" if points >= SNAP_POINTS * buckets else "x''"
+        sub = "a.sub" if points >= SNAP_POINTS * buckets else "NULL"
         joined = "LEFT JOIN axis a ON a.run_id = c.run_id AND a.axis_id = c.axis_id AND a.step0 = c.step0"
         heads = _chunks(connection, view.run_id, key_id, window, f"{_HEADS}, a.time1_us, {sub}", joined)
         if window[0] <= step0 and step1 <= window[1] and sum(head[4] for head in heads) != points:
@@ -105,7 +104,7 @@ def _chart(  # noqa: PLR0913, PLR0917 - as `Store.series`, for one of them
         if any(head[19] is None for head in heads):
             raise DamagedError(f"run {view.run_id.hex()}, {of[1]!r}: the axis of a chunk is missing")
     try:
-        read = _native.SeriesRead(view.tail, *of, [(head[:19], head[19], head[20]) for head in heads], span, window, max(buckets, 1))
+        read = _native.SeriesRead(view.tail, *of, [(head[:19], head[19], head[20] or b"") for head in heads], span, window, max(buckets, 1))
     except ValueError as error:
         raise DamagedError(f"run {view.run_id.hex()}, {of[1]!r}: {error}") from error
     axes = _Axes(connection, view.run_id)
@@ -150,7 +149,7 @@ def tail_series(tail: _native.Tail, names: Sequence[str], *, buckets: int) -> li
     return charts
 
 
-def metrics(connection: sqlite3.Connection, view: RunView) -> list[Metric]:
+def metrics(connection: Reading, view: RunView) -> list[Metric]:
     """All series by name and label, from the summaries of the keys and the tail.
 
     `points`, `min` and `max` count a tail value that will replace a merged one at its step as one more until the merge.
@@ -197,14 +196,14 @@ def metrics(connection: sqlite3.Connection, view: RunView) -> list[Metric]:
     return [found[key] for key in sorted(found)]
 
 
-def _last_of_chunk(connection: sqlite3.Connection, run_id: bytes, key_id: int, step1: int) -> bytes | None:
+def _last_of_chunk(connection: Reading, run_id: bytes, key_id: int, step1: int) -> bytes | None:
     """A last value too large for the key's row is not copied there; the chunk has a short form or none."""
     query = "SELECT last FROM chunk WHERE run_id = ? AND key_id = ? AND step0 <= ? ORDER BY step0 DESC LIMIT 1"
     row = connection.execute(query, (run_id, key_id, step1)).fetchone()
     return row[0] or None if row is not None else None
 
 
-def totals(connection: sqlite3.Connection, view: RunView) -> RunTotals:
+def totals(connection: Reading, view: RunView) -> RunTotals:
     """Counts of chunks and tail; a tail value that replaces a merged one at its step counts as one more until the merge."""
     query = "SELECT max(step1) FROM key WHERE run_id = ? AND role = 1 AND points > 0"
     stored_last = connection.execute(query, (view.run_id,)).fetchone()[0]
@@ -258,7 +257,7 @@ class Scanner:
         windows.append((begin, self._window[1]))
         return windows
 
-    def _keys(self, connection: sqlite3.Connection) -> list[tuple[int, int, str]]:
+    def _keys(self, connection: Reading) -> list[tuple[int, int, str]]:
         query = "SELECT key_id, role, name FROM key WHERE run_id = ? AND points > 0"
         keys = connection.execute(query, (self._run_id,)).fetchall()
         wanted = None if self._names is None else set(self._names)
@@ -268,7 +267,7 @@ class Scanner:
         with self._views.of(self._shard, self._run_id) as (connection, view):
             return None if view is None else self._load_view(connection, view, window, with_values=with_values)
 
-    def _load_view(self, connection: sqlite3.Connection, view: RunView, window: tuple[int, int], *, with_values: bool) -> _native.Scan:
+    def _load_view(self, connection: Reading, view: RunView, window: tuple[int, int], *, with_values: bool) -> _native.Scan:
         scan = _native.Scan(view.tail, self._names, self._only_histograms, window)
         axes = _Axes(connection, self._run_id)
         columns = _prefixed(schema.CHUNK_COLUMNS) if with_values else f"{_HEADS[:-4]}CASE c.kind WHEN {_MIXED} THEN c.data END"

@@ -21,9 +21,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from runferry.server.store import schema
 from runferry.server.store.protocol import OutcomeUnknownError, StoreBusyError, StoreError, StoreFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runferry.server.store.sql import Row, WriterKey
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +80,28 @@ def is_busy(error: Exception) -> bool:
     return "database is locked" in str(error) or "database table is locked" in str(error)
 
 
-class Shard:
+class SqliteConnection:
+    """A connection as the store's statements see it (`sql.Writing`)."""
+
+    keeps_frames = False
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.execute = connection.execute
+        self.executemany = connection.executemany
+
+    def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Put new rows into a table."""
+        places = ", ".join("?" * (columns.count(",") + 1))
+        self.executemany(f"INSERT INTO {table}({columns}) VALUES ({places})", rows)  # noqa: S608 - names are constants of this package
+
+    def lock_writers(self, keys: Sequence[WriterKey]) -> dict[WriterKey, Row]:
+        """`next_seq` and `last_hash` of the writers that are known; the file is ours until the transaction ends."""
+        query = "SELECT next_seq, last_hash FROM writer WHERE run_id = ? AND writer_id = ?"
+        found = {key: self.execute(query, key).fetchone() for key in keys}
+        return {key: row for key, row in found.items() if row is not None}
+
+
+class SqliteFile:
     """See the module. Safe from any thread."""
 
     def __init__(self, path: Path, *, synchronous: str = "FULL", connect: Connect = sqlite3.connect, is_shard: bool = True) -> None:
@@ -112,7 +139,7 @@ class Shard:
         return connection
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[SqliteConnection]:
         """A write transaction: committed and durable on leaving, rolled back when the block raises.
 
         Raises:
@@ -127,7 +154,7 @@ class Shard:
             connection = self._writer or self._open_writer()
             try:
                 connection.execute("BEGIN IMMEDIATE")
-                yield connection
+                yield SqliteConnection(connection)
             except (sqlite3.Error, UnicodeDecodeError) as error:
                 self._roll_back(connection)
                 raise self._explain(error) from error
@@ -231,6 +258,11 @@ class Shard:
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {error}") from error
         return connection
+
+    @contextlib.contextmanager
+    def merging(self, run_id: bytes) -> Iterator[None]:  # noqa: ARG002 - see `sql.Shard`
+        """Nothing: one server has the folder, and what a second process merged all the same is noticed when it is written."""
+        yield
 
     def close(self) -> None:
         """Closes all connections; readers at work close theirs when they are done."""

@@ -1,58 +1,27 @@
 """The store on SQLite: `store.db` says which shard holds a run, `metrics-00.db` ... hold the runs.
 
-A run's shard is drawn once, from its id, and then written down: it never moves. Each shard has one writing connection, so
-groups for different shards are committed one after the other and a failure in one says nothing about the others.
+A run's shard is drawn once, from its id, and then written down: it never moves. Each shard has one writing connection.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import contextlib
-import logging
 import secrets
 import sqlite3
-import struct
-import threading
-import time
 import zlib
 from typing import TYPE_CHECKING
 
-from runferry import _native
-from runferry.server.store import append, read
-from runferry.server.store.check import check_run
-from runferry.server.store.merge import ConflictError, merge_once, release, set_first_aside
-from runferry.server.store.merger import Merger
-from runferry.server.store.protocol import (
-    Appended,
-    Batch,
-    Buckets,
-    Delta,
-    Histogram,
-    Metric,
-    RunTotals,
-    StoreError,
-    WriterState,
-    WriterSums,
-)
-from runferry.server.store.shard import Connect, Shard, network_file_system
-from runferry.server.store.sums import run_sums
-from runferry.server.store.tail import MAX_TAIL_BYTES, RunViews, TailCache, writers_for_native
+from runferry.server.store.chunked import ChunkedStore
+from runferry.server.store.protocol import StoreError
+from runferry.server.store.shard import Connect, SqliteFile, network_file_system
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-_log = logging.getLogger(__name__)
-
 SHARDS = 8
-_DOCUMENT_PAGE = 100
-_DELTA_PAGE = 32
-_CURSOR_VERSION = "v1."
-_LAST_STEP = (1 << 63) - 1
 
 
-class SqliteStore:
+class SqliteStore(ChunkedStore):
     """A `Store` (see `protocol`) in the SQLite files of one directory.
 
     Args:
@@ -86,25 +55,18 @@ class SqliteStore:
         network = network_file_system(directory)
         if network is not None and not force_network:
             raise StoreError(f"{directory} is on a network file system ({network}), where SQLite loses data; choose a local directory")
-        self._directory = directory
-        self._tails = TailCache()
-        self._views = RunViews(self._tails, lambda run_id: self._merge_run(run_id, is_final=False))
-        self._index = Shard(directory / "store.db", connect=connect, is_shard=False)
-        self._shards: list[Shard] = []
+        super().__init__()
+        self._index = SqliteFile(directory / "store.db", connect=connect, is_shard=False)
+        self._shards: list[SqliteFile] = []
         try:
             self._epoch, count = self._identity(shards)
             for number in range(count):
-                self._shards.append(Shard(directory / f"metrics-{number:02}.db", synchronous=synchronous, connect=connect))
+                self._shards.append(SqliteFile(directory / f"metrics-{number:02}.db", synchronous=synchronous, connect=connect))
         except BaseException:
             self.close()
             raise
-        self._shard_of: dict[bytes, Shard] = {}
-        self._shard_lock = threading.Lock()
-        self._run_locks: dict[bytes, threading.Lock] = {}
-        self._merger = Merger(lambda run_id, is_final: self._merge_run(run_id, is_final=is_final), self._release, time.monotonic)
-        self._count_waiting()
-        if merging:
-            self._merger.start()
+        self._shard_of: dict[bytes, SqliteFile] = {}
+        self._begin(merging=merging)
 
     def _identity(self, shards: int) -> tuple[bytes, int]:
         with self._index.writing() as connection:
@@ -118,7 +80,10 @@ class SqliteStore:
         """16 random bytes, new for each created database."""
         return self._epoch
 
-    def _find_shard(self, run_id: bytes) -> Shard | None:
+    def _databases(self) -> Sequence[SqliteFile]:
+        return self._shards
+
+    def _find_shard(self, run_id: bytes) -> SqliteFile | None:
         found = self._shard_of.get(run_id)
         if found is None:
             with self._index.reading() as connection:
@@ -128,7 +93,7 @@ class SqliteStore:
             found = self._shard_of[run_id] = self._shards[row[0]]
         return found
 
-    def _shard(self, run_id: bytes) -> Shard:
+    def _shard(self, run_id: bytes) -> SqliteFile:
         """The run's shard; drawn if it has none."""
         found = self._find_shard(run_id)
         if found is not None:
@@ -140,346 +105,7 @@ class SqliteStore:
         found = self._shard_of[run_id] = self._shards[int(row[0])]
         return found
 
-    # Writing.
-
-    def open_writer(  # noqa: PLR0913 - the contract's
-        self, run_id: bytes, writer_id: int, open_frame: bytes, *, label: str, started_us: int, is_relative: bool, predecessor: int = 0
-    ) -> WriterState:
-        """Make the writer's row unless it exists, and return it; durable on return."""
-        shard = self._shard(run_id)
-        with shard.reading() as connection:
-            found = append.select_writer(connection, run_id, writer_id)
-            before = append.select_writer(connection, run_id, predecessor) if predecessor else None
-        if found is not None:
-            return found
-        offset = before.step_offset if before is not None else 0
-        if before is None and is_relative:
-            offset = min(self.totals(run_id).last_step + 1, _LAST_STEP)
-        with shard.writing() as connection:
-            append.insert_writer(
-                connection, run_id, writer_id, open_frame, label=label, started_us=started_us, now_us=_now_us(), step_offset=offset
-            )
-            made = append.select_writer(connection, run_id, writer_id)
-        if made is None:
-            raise StoreError(f"writer {writer_id:016x} was inserted and is not there")
-        return made
-
-    def append(self, batches: Sequence[Batch]) -> list[Appended]:
-        """Store a group of batches in one transaction per shard; durable on return. One answer per batch, in order."""
-        groups = self._by_shard(batches)
-        answers: dict[int, Appended] = {}
-        for shard, indices in groups.items():
-            stored: dict[bytes, append.Stored] = {}
-            finished: dict[bytes, bool] = {}
-            now_us = _now_us()
-            with shard.writing() as connection:
-                for index in indices:
-                    answers[index], added = append.append_batch(connection, batches[index], now_us=now_us)
-                    total = stored.setdefault(batches[index].run_id, append.Stored())
-                    total.frames += added.frames
-                    total.rows += added.rows
-                    total.bytes += added.bytes
-                    total.has_finish |= added.has_finish
-                for run_id, total in stored.items():
-                    query = "SELECT count(*) FROM writer WHERE run_id = ? AND finished_seq IS NULL"
-                    finished[run_id] = total.frames > 0 and connection.execute(query, (run_id,)).fetchone()[0] == 0
-            for run_id, total in stored.items():
-                if total.frames:
-                    self._merger.stored(run_id, total, is_finished=finished[run_id])
-        return [answers[index] for index in range(len(batches))]
-
-    def commit_groups(self, batches: Sequence[Batch]) -> list[list[int]]:
-        """The places of those batches that `append` would commit together: what fails in one group says nothing of the others."""
-        return list(self._by_shard(batches).values())
-
-    def _by_shard(self, batches: Sequence[Batch]) -> dict[Shard, list[int]]:
-        groups: dict[Shard, list[int]] = {}
-        for index, batch in enumerate(batches):
-            shard = self._find_shard(batch.run_id)
-            if shard is None:
-                raise StoreError(f"run {batch.run_id.hex()} was never opened")
-            groups.setdefault(shard, []).append(index)
-        return groups
-
-    def writers(self, run_id: bytes) -> list[WriterState]:
-        """All writers of a run, in the order they were first seen."""
-        shard = self._find_shard(run_id)
-        if shard is None:
-            return []
-        with shard.reading() as connection:
-            return append.select_writers(connection, run_id)
-
-    def next_seqs(self, run_id: bytes, writer_ids: Sequence[int]) -> dict[int, int]:
-        """The number each of the known writers continues with."""
-        wanted = set(writer_ids)
-        return {writer.writer_id: writer.next_seq for writer in self.writers(run_id) if writer.writer_id in wanted}
-
-    # Documents.
-
-    def documents_after(self, run_id: bytes, writer_id: int, applied_seq: int) -> Iterator[tuple[int, bytes]]:
-        """`(seq, frame)` of stored frames above `applied_seq` that carry DOCS, FINISH or GAP, in order."""
-        shard = self._find_shard(run_id)
-        query = "SELECT seq, data FROM l0 WHERE run_id = ? AND writer_id = ? AND is_document = 1 AND seq > ? ORDER BY seq LIMIT ?"
-        while shard is not None:
-            with shard.reading() as connection:
-                page = connection.execute(query, (run_id, append.to_signed(writer_id), applied_seq, _DOCUMENT_PAGE)).fetchall()
-            yield from page
-            if len(page) < _DOCUMENT_PAGE:
-                return
-            applied_seq = page[-1][0]
-
-    def set_document_aside(self, run_id: bytes, writer_id: int, seq: int, reason: str, frame: bytes) -> None:
-        """Keep a copy of a frame whose documents cannot be applied in quarantine."""
-        shard = self._find_shard(run_id)
-        if shard is not None:
-            with shard.writing() as connection:
-                append.keep_aside(connection, (run_id, append.to_signed(writer_id)), seq, append.DOCUMENTS_REASON + reason, frame)
-
-    def mark_applied(self, applied: Sequence[tuple[bytes, int, int]]) -> None:
-        """`(run_id, writer_id, seq)`: the metadata database holds everything up to `seq`; frames merged and applied may go."""
-        groups: dict[Shard, list[tuple[bytes, int, int]]] = {}
-        for run_id, writer_id, seq in applied:
-            shard = self._find_shard(run_id)
-            if shard is not None:
-                groups.setdefault(shard, []).append((run_id, append.to_signed(writer_id), seq))
-        for shard, marks in groups.items():
-            with shard.writing() as connection:
-                for run_id, writer_id, seq in marks:
-                    connection.execute(
-                        "UPDATE writer SET applied_seq = max(applied_seq, ?) WHERE run_id = ? AND writer_id = ?", (seq, run_id, writer_id)
-                    )
-                    connection.execute(
-                        "DELETE FROM l0 WHERE run_id = ? AND writer_id = ? AND seq <= ? AND seq <= "
-                        "(SELECT released_seq FROM writer WHERE run_id = ? AND writer_id = ?)",
-                        (run_id, writer_id, seq, run_id, writer_id),
-                    )
-
-    def quarantined(self, run_id: bytes) -> list[tuple[int, int, str]]:
-        """`(writer_id, seq, reason)` of frames kept aside because they did not decode, and of damaged chunks (writer 0)."""
-        shard = self._find_shard(run_id)
-        if shard is None:
-            return []
-        with shard.reading() as connection:
-            query = "SELECT writer_id, seq, reason FROM quarantine WHERE run_id = ? ORDER BY writer_id, seq"
-            frames = [(append.to_unsigned(writer_id), seq, reason) for writer_id, seq, reason in connection.execute(query, (run_id,))]
-            query = (
-                "SELECT k.name, d.step0, d.step1, d.n, d.reason FROM damaged d "
-                "JOIN key k ON k.run_id = d.run_id AND k.key_id = d.key_id WHERE d.run_id = ? ORDER BY k.name, d.step0"
-            )
-            chunks = connection.execute(query, (run_id,)).fetchall()
-        return frames + [
-            (0, 0, f"{count} points of {name!r}, steps {step0} to {step1}: {reason}") for name, step0, step1, count, reason in chunks
-        ]
-
-    # Reading.
-
-    def metrics(self, run_id: bytes) -> list[Metric]:
-        """All series of a run, by name and label."""
-        shard = self._find_shard(run_id)
-        if shard is None:
-            return []
-        with self._views.of(shard, run_id) as (connection, view):
-            return [] if view is None else read.metrics(connection, view)
-
-    def totals(self, run_id: bytes) -> RunTotals:
-        """Counts over a run, tail included."""
-        shard = self._find_shard(run_id)
-        if shard is not None:
-            with self._views.of(shard, run_id) as (connection, view):
-                if view is not None:
-                    return read.totals(connection, view)
-        return RunTotals(points=0, rows=0, last_step=-1, stored_bytes=0)
-
-    def series(
-        self, run_id: bytes, names: Sequence[str], *, buckets: int, min_step: int | None = None, max_step: int | None = None
-    ) -> list[Buckets]:
-        """One chart per name and label, in the order of `names`; unknown names have none.
-
-        Raises:
-            DamagedError: A checksum does not fit.
-        """
-        shard = self._find_shard(run_id)
-        if shard is None:
-            return []
-        with self._views.of(shard, run_id) as (connection, view):
-            return [] if view is None else read.series(connection, view, names, buckets=buckets, window=_window(min_step, max_step))
-
-    def histograms(
-        self, run_id: bytes, name: str, *, limit: int, min_step: int | None = None, max_step: int | None = None
-    ) -> tuple[int, list[Histogram]]:
-        """Number of stored histograms that match, and at most `limit` of them, evenly spaced."""
-        shard = self._find_shard(run_id)
-        if shard is None:
-            return 0, []
-        scanner = read.Scanner(shard, self._views, run_id, [name], window=_window(min_step, max_step), only_histograms=True)
-        return scanner.histograms(limit)
-
-    def scan(
-        self,
-        run_id: bytes,
-        names: Sequence[str] | None,
-        *,
-        min_step: int | None = None,
-        max_step: int | None = None,
-        samples: int | None = None,
-    ) -> Iterator[bytes]:
-        """DATA frames of ROWS, rows by ascending step, each step once (the later writer wins per name); None: all names."""
-        shard = self._find_shard(run_id)
-        if shard is None:
-            return iter(())
-        return read.Scanner(shard, self._views, run_id, names, window=_window(min_step, max_step)).frames(samples)
-
-    def cursor(self, run_id: bytes) -> str:
-        """A cursor for `delta` that stands for everything stored now."""
-        return _encode_cursor((writer.writer_id, writer.next_seq) for writer in self.writers(run_id))
-
-    def delta(self, run_id: bytes, cursor: str, names: Sequence[str], known_keys: Sequence[str], *, max_points: int) -> Delta:
-        """What arrived in a run since a cursor; `is_snapshot_needed` when the frames behind it are gone."""
-        shard = self._find_shard(run_id)
-        since = _decode_cursor(cursor)
-        if shard is None or since is None:
-            return Delta(cursor=self.cursor(run_id), is_snapshot_needed=shard is not None or bool(cursor), series=[], new_keys=[])
-        tail = _native.Tail()
-        now: list[tuple[int, int]] = []
-        with shard.reading() as connection:
-            query = "SELECT writer_id, ordinal, next_seq, released_seq FROM writer WHERE run_id = ? ORDER BY ordinal"
-            writers = connection.execute(query, (run_id,)).fetchall()
-            tail.set_writers(writers_for_native(connection, run_id))
-            is_lost = False
-            for writer_id, ordinal, next_seq, released_seq in writers:
-                now.append((append.to_unsigned(writer_id), next_seq))
-                begin = since.get(append.to_unsigned(writer_id), 1)
-                if begin >= next_seq:
-                    is_lost |= begin > next_seq
-                    continue
-                if begin <= released_seq:
-                    is_lost = True
-                    continue
-                query = "SELECT data FROM l0 WHERE run_id = ? AND writer_id = ? AND seq >= ? ORDER BY seq"
-                frames = connection.execute(query, (run_id, writer_id, begin))
-                while not is_lost and (page := frames.fetchmany(_DELTA_PAGE)):
-                    added = tail.add_frames([(ordinal, frame) for (frame,) in page], MAX_TAIL_BYTES)
-                    is_lost = len(added) < len(page)  # more than a delta may be: a snapshot says it shorter
-        if is_lost:
-            return Delta(cursor=_encode_cursor(now), is_snapshot_needed=True, series=[], new_keys=[])
-        known = set(known_keys)
-        series = read.tail_series(tail, names, buckets=max_points)
-        numbers = {item.name for item in series if item.raw_points}
-        return Delta(
-            cursor=_encode_cursor(now),
-            is_snapshot_needed=False,
-            series=series,
-            new_keys=[name for name in tail.names() if name not in known],
-            other_keys=[name for name in tail.names() if name not in numbers],
-        )
-
-    # Merging.
-
-    def merge(self, run_id: bytes | None = None, *, final: bool = False) -> int:
-        """Merge waiting frames into chunks (of one run, or of those that are due); returns frames merged. `final`: small chunks too."""
-        if run_id is not None:
-            return self._merge_run(run_id, is_final=final)
-        return sum(self._merge_run(run_id, is_final=final or is_final) for run_id, is_final in self._merger.due())
-
-    def _merge_run(self, run_id: bytes, *, is_final: bool) -> int:
-        shard = self._find_shard(run_id)
-        if shard is None:
-            return 0
-        with self._shard_lock:
-            lock = self._run_locks.setdefault(run_id, threading.Lock())
-        total = 0
-        most_frames: int | None = None
-        with lock:
-            while True:
-                try:
-                    frames = merge_once(shard, run_id, is_final=is_final, most_frames=most_frames)
-                except ConflictError:
-                    continue
-                except StoreError:
-                    raise
-                except BaseException as error:  # noqa: BLE001 - a panic of `_native` is no Exception
-                    if most_frames is None:
-                        _log.exception("merge of run %s failed; its frames are merged one by one", run_id.hex())
-                        most_frames = 1
-                    else:
-                        _log.exception("a frame of run %s cannot be merged and goes into quarantine", run_id.hex())
-                        with contextlib.suppress(ConflictError):
-                            set_first_aside(shard, run_id, f"merging it failed: {error}")
-                        most_frames = None
-                    continue
-                if frames == 0:
-                    break
-                total += frames
-                self._merger.merged(run_id, frames, is_final=is_final)
-        if is_final and total == 0:  # merged before it was known to be the last time
-            self._release(run_id)
-        return total
-
-    def _release(self, run_id: bytes) -> None:
-        shard = self._find_shard(run_id)
-        if shard is not None:
-            with shard.writing() as connection:
-                release(connection, run_id)
-            self._tails.forget(run_id)
-
-    def sums(self, run_id: bytes) -> list[WriterSums]:
-        """What the stored bytes of a run add up to, writer by writer, superseded points included; reads every byte of it."""
-        shard = self._find_shard(run_id)
-        if shard is None:
-            return []
-        with shard.reading() as connection:
-            return run_sums(connection, run_id)
-
-    def check(self, run_id: bytes) -> list[str]:
-        """What is wrong with a stored run, one sentence per finding; reads every byte of it."""
-        shard = self._find_shard(run_id)
-        if shard is None:
-            return []
-        with shard.reading() as connection:
-            return check_run(connection, run_id)
-
-    def _count_waiting(self) -> None:
-        """Rebuilds the counters of the merge triggers, and gives up live tails of before the restart."""
-        query = (
-            "SELECT l.run_id, count(*), sum(l.records), sum(length(l.data)), "
-            "(SELECT count(*) FROM writer o WHERE o.run_id = l.run_id AND o.finished_seq IS NULL) "
-            "FROM l0 l JOIN writer w ON w.run_id = l.run_id AND w.writer_id = l.writer_id AND l.seq > w.merged_seq GROUP BY l.run_id"
-        )
-        for shard in self._shards:
-            with shard.reading() as connection:
-                waiting = connection.execute(query).fetchall()
-            for run_id, frames, rows, frame_bytes, open_writers in waiting:
-                self._merger.stored(run_id, append.Stored(frames, rows, frame_bytes), is_finished=open_writers == 0)
-
     def close(self) -> None:
         """Ends the merger and closes every file; calls after that raise `StoreError`."""
-        merger = getattr(self, "_merger", None)
-        if merger is not None:
-            merger.close()
-        for shard in (*self._shards, self._index):
-            shard.close()
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
-
-
-def _window(min_step: int | None, max_step: int | None) -> tuple[int, int]:
-    return (read.MIN_STEP if min_step is None else min_step, read.MAX_STEP if max_step is None else max_step)
-
-
-def _encode_cursor(positions: Iterable[tuple[int, int]]) -> str:
-    packed = b"".join(struct.pack("<QQ", writer_id, next_seq) for writer_id, next_seq in positions)
-    return _CURSOR_VERSION + base64.urlsafe_b64encode(packed).decode().rstrip("=")
-
-
-def _decode_cursor(cursor: str) -> dict[int, int] | None:
-    """Writer to next number, None for anything that is not a cursor of this version."""
-    if not cursor.startswith(_CURSOR_VERSION):
-        return None
-    text = cursor.removeprefix(_CURSOR_VERSION)
-    try:
-        packed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        return dict(struct.iter_unpack("<QQ", packed))
-    except (binascii.Error, struct.error, ValueError):
-        return None
+        super().close()
+        self._index.close()

@@ -17,14 +17,14 @@ from runferry.server.store.append import to_unsigned
 from runferry.server.store.protocol import WriterSums
 
 if TYPE_CHECKING:
-    import sqlite3
+    from runferry.server.store.sql import Reading
 
 _CHUNKS_AT_ONCE = 256
 _FRAMES_AT_ONCE = 64
 _2_TO_64 = 1 << 64
 
 
-def run_sums(connection: sqlite3.Connection, run_id: bytes) -> list[WriterSums]:
+def run_sums(connection: Reading, run_id: bytes) -> list[WriterSums]:
     """The sums of every writer of a run, in one read transaction of the caller's; reads every chunk of the run."""
     query = "SELECT ordinal, writer_id, step_offset, next_seq FROM writer WHERE run_id = ? ORDER BY ordinal"
     writers = connection.execute(query, (run_id,)).fetchall()
@@ -48,7 +48,7 @@ def run_sums(connection: sqlite3.Connection, run_id: bytes) -> list[WriterSums]:
     return [WriterSums(to_unsigned(writer_id), next_seq, found.get(ordinal, [])) for ordinal, writer_id, _, next_seq in writers]
 
 
-def _add_chunks(connection: sqlite3.Connection, run_id: bytes, sums: _native.StoredSums) -> None:
+def _add_chunks(connection: Reading, run_id: bytes, sums: _native.StoredSums) -> None:
     chunk_columns = ", ".join(f"c.{name}" for name in schema.CHUNK_COLUMNS.split(", "))
     axis_columns = ", ".join(f"a.{name}" for name in schema.AXIS_COLUMNS.split(", "))
     chunk_width = len(schema.CHUNK_COLUMNS.split(", "))

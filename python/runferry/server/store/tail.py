@@ -17,10 +17,9 @@ from runferry.server.store.append import to_unsigned
 from runferry.server.store.protocol import StoreError
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterator
 
-    from runferry.server.store.shard import Shard
+    from runferry.server.store.sql import Reading, Shard
 
 MAX_CACHED_BYTES = 256 << 20
 """Memory of all cached tails."""
@@ -59,7 +58,7 @@ class _CachedTail:
     writers: int = 0
 
 
-def writers_for_native(connection: sqlite3.Connection, run_id: bytes) -> list[tuple[int, int, int, str, int]]:
+def writers_for_native(connection: Reading, run_id: bytes) -> list[tuple[int, int, int, str, int]]:
     """All writers of a run as `_native` takes them."""
     rows = connection.execute("SELECT ordinal, started_us, writer_id, label, step_offset FROM writer WHERE run_id = ?", (run_id,))
     return [(ordinal, started_us, to_unsigned(writer_id), label, offset) for ordinal, started_us, writer_id, label, offset in rows]
@@ -72,7 +71,7 @@ class TailCache:
         self._lock = threading.Lock()
         self._tails: OrderedDict[bytes, _CachedTail] = OrderedDict()
 
-    def view(self, connection: sqlite3.Connection, run_id: bytes) -> RunView | None:
+    def view(self, connection: Reading, run_id: bytes) -> RunView | None:
         """The run as the connection's transaction sees it, None if there is no such run.
 
         Raises:
@@ -99,7 +98,7 @@ class TailCache:
                 self._tails[run_id] = made
             return made  # of an older transaction: for this reader alone
 
-    def _fill(self, connection: sqlite3.Connection, run_id: bytes, cached: _CachedTail) -> None:
+    def _fill(self, connection: Reading, run_id: bytes, cached: _CachedTail) -> None:
         query = "SELECT writer_id, ordinal, next_seq, merged_seq FROM writer WHERE run_id = ? ORDER BY ordinal"
         writers = connection.execute(query, (run_id,)).fetchall()
         if len(writers) > cached.writers:  # also without frames: their order decides between chunks
@@ -142,7 +141,7 @@ class RunViews:
         self._merge = merge
 
     @contextlib.contextmanager
-    def of(self, shard: Shard, run_id: bytes) -> Iterator[tuple[sqlite3.Connection, RunView | None]]:
+    def of(self, shard: Shard, run_id: bytes) -> Iterator[tuple[Reading, RunView | None]]:
         """The run and the connection that sees it, for the length of a block.
 
         Raises:
