@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use runferry_descriptors::Listed;
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::statvfs;
 use rustix::io::Errno;
 
 /// Mode of every file the journal makes: metrics may be confidential.
@@ -227,7 +227,7 @@ impl DiskFile for RealFile {
 
     fn allocate(&self, offset: u64, len_bytes: u64) -> io::Result<()> {
         runferry_failpoints::check!("journal.allocate")?;
-        match uninterrupted(|| Ok(fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, len_bytes)?)) {
+        match uninterrupted(|| allocate_behind_end(&self.file, offset, len_bytes)) {
             Err(error)
                 if matches!(
                     Errno::from_io_error(&error),
@@ -253,6 +253,17 @@ impl DiskFile for RealFile {
         // A file system that does not tell is believed.
         self.file.metadata().map_or(true, |metadata| metadata.nlink() > 0)
     }
+}
+
+/// The file's length stays what it is. Linux alone can do that: elsewhere a journal goes without.
+#[cfg(target_os = "linux")]
+fn allocate_behind_end(file: &File, offset: u64, len_bytes: u64) -> io::Result<()> {
+    Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, offset, len_bytes)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allocate_behind_end(_: &File, _: u64, _: u64) -> io::Result<()> {
+    Err(Errno::NOSYS.into())
 }
 
 fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {

@@ -77,9 +77,9 @@ fn again(bytes: usize, attempt: impl Fn() -> *mut u8) -> *mut u8 {
 /// By its name, which takes no memory to read.
 fn is_thread_of_ours() -> bool {
     let mut name = [0_u8; 16];
-    // SAFETY: the kernel writes at most 16 bytes.
-    let is_read = unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) } == 0;
-    is_read && name.starts_with(b"rf-")
+    // SAFETY: at most so many bytes are written as it is told that there are, and the calling thread is a living one.
+    let refusal = unsafe { libc::pthread_getname_np(libc::pthread_self(), name.as_mut_ptr().cast(), name.len()) };
+    refusal == 0 && name.starts_with(b"rf-")
 }
 
 /// Keeps address space for the moment when there is none; nothing is written to it, so it costs no memory.
