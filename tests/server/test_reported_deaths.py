@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -11,6 +10,7 @@ from runferry.server._generated import ingest_pb2 as pb
 from tests.support.door import DoorStream
 from tests.support.frames import ScriptedWriter
 from tests.support.servers import RunningServer
+from tests.support.silence import ten_minutes_pass
 from tests.support.trainers import wait_until
 
 if TYPE_CHECKING:
@@ -85,12 +85,3 @@ def test_what_is_replayed_is_no_sign_of_life(data: Path, writer: ScriptedWriter)
 
         wait_until(lambda: states(api, other)[0] == "running", "the one that sent for itself is heard of")
         assert states(api, writer)[0] == "lost"
-
-
-def ten_minutes_pass(data: Path) -> bool:
-    """As far as silence goes."""
-    with sqlite3.connect(data / "meta.db", timeout=30) as connection:
-        for table in ("run", "writer"):
-            connection.execute(f"UPDATE {table} SET silent_since_us = silent_since_us - 600000000")  # noqa: S608 - two fixed names
-    connection.close()
-    return True

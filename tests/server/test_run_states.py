@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +15,7 @@ from runferry.server.metadata.silence import LONGEST_PAUSE_US, Listening
 from tests.server.metadata_scene import NOW_US, Scene
 from tests.support.frames import run_key
 from tests.support.servers import RunningServer
+from tests.support.silence import ten_minutes_pass
 from tests.support.trainers import Trainer, command, wait_until
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def test_a_stopped_training_is_shown_as_lost_and_runs_again_by_itself(tmp_path: 
         assert shown(running.url, tmp_path) == ["running", "running"]
 
         trainer.send(signal.SIGSTOP)
-        wait_until(lambda: _ten_minutes_pass(tmp_path / "data") and shown(running.url, tmp_path) == ["lost", "lost"], "it is not heard of")
+        wait_until(lambda: ten_minutes_pass(tmp_path / "data") and shown(running.url, tmp_path) == ["lost", "lost"], "it is not heard of")
 
         trainer.send(signal.SIGCONT)
         wait_until(lambda: shown(running.url, tmp_path) == ["running", "running"], "it is heard of again", 90.0)
@@ -217,12 +217,3 @@ def shown(url: str, folder: Path) -> list[str]:
     (line,) = [line for line in listed.stdout.splitlines() if "alive" in line]
     words = {"running", "quiet", "lost", "finished", "failed"} & set(line.split())
     return [runferry.Api({"base_url": url}).run("local/states/alive").state, *words]
-
-
-def _ten_minutes_pass(data: Path) -> bool:
-    """As far as silence goes; a beat that was on its way undoes it, hence again and again."""
-    with sqlite3.connect(data / "meta.db", timeout=30) as connection:
-        for table in ("run", "writer"):
-            connection.execute(f"UPDATE {table} SET silent_since_us = silent_since_us - {600 * SECOND_US}")  # noqa: S608 - two fixed names
-    connection.close()
-    return True
