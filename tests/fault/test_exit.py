@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.support.servers import RunningServer
 
 BEGIN = """
-import atexit, os, signal, sys, threading, time
+import atexit, itertools, os, signal, sys, threading, time
 import runferry
 run = runferry.init(project="exits", id={run_id!r}, settings={{"silent": True}})
 for number in range(100):
@@ -38,7 +38,16 @@ ENDINGS = {
     "finish-in-thread": ("t = threading.Thread(target=run.finish)\nt.start()\nt.join()", 0, "finished", 0),
     "atexit-log": ("atexit.register(lambda: run.log({'n': 100}))", 0, "finished", 0),
     "daemon-thread": (
-        "threading.Thread(target=lambda: [run.log({'n': -1}, step=200) for _ in iter(int, 1)], daemon=True).start()\ntime.sleep(0.05)",
+        """
+has_begun = threading.Event()
+def log():
+    for call in itertools.count():
+        run.log({'n': -1}, step=200)
+        if call == 100:
+            has_begun.set()
+threading.Thread(target=log, daemon=True).start()
+has_begun.wait()
+""",
         0, "finished", 0,
     ),
 }  # fmt: skip
@@ -141,17 +150,18 @@ for number in range(4):
 def test_threads_in_the_middle_of_slow_calls_at_the_exit_neither_crash_nor_complain(tmp_path: Path, version: str, log: str) -> None:
     """Lists and histograms are converted by Python code: a thread inside it while the interpreter goes away must not be unwound."""
     code = f"""
-import threading, time, runferry
+import itertools, threading, runferry
 run = runferry.init(mode="offline", settings={{"silent": True}})
-begun = threading.Barrier(5)
+has_begun = threading.Semaphore(0)
 def work():
-    begun.wait()
-    while True:
+    for call in itertools.count():
         {log}({{"list": [1, 2, 3], "histogram": runferry.Histogram([1.0, 2.0])}})
+        if call == 20:
+            has_begun.release()
 for _ in range(4):
     threading.Thread(target=work, daemon=True).start()
-begun.wait()
-time.sleep(0.05)
+for _ in range(4):
+    has_begun.acquire()
 """
     for attempt in range(effort("exits", 1)):
         ended = watched(code, tmp_path, python=interpreters()[version])
