@@ -1,6 +1,7 @@
-"""`python -m benchmarks [NAME] [--save]`: run one benchmark or all, print tables, write JSON.
+"""`python -m benchmarks [NAME ...] [--save]`: answer some questions or all, print tables, keep the figures as JSON.
 
-The figures go to `benchmarks/out/latest.json`; with `--save` also to `benchmarks/results/<date>-<machine>.json`, which is kept.
+They go to `benchmarks/out/latest.json`; with `--save` also to `benchmarks/results/<date>-<host>.json`, from which
+`python -m benchmarks.report` makes the tables of docs/performance.md. A question that is asked again replaces its own figures.
 """
 
 from __future__ import annotations
@@ -18,35 +19,37 @@ from benchmarks import figures
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NAMES = ("log_call", "log_under_faults", "end_to_end", "bytes_per_point", "memory", "start", "ingest")
+NAMES = ("log_call", "log_under_faults", "end_to_end", "bytes_per_point", "memory", "start", "ingest", "beside_peers")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what was asked for; returns the exit code."""
+    """Answer what was asked for; returns the exit code."""
     options = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Runferry on this machine.")
-    options.add_argument("name", nargs="?", choices=NAMES, help="one benchmark; default: all")
+    options.add_argument("name", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; default: all")
     options.add_argument("--save", action="store_true", help="keep the figures in benchmarks/results/")
     told = options.parse_args(arguments)
+    if unknown := set(told.name) - set(NAMES):
+        options.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
 
-    made_on = figures.machine()
-    print("  ".join(f"{name} {value}" for name, value in made_on.items()))
-    found = {}
+    print("  ".join(f"{name} {value}" for name, value in figures.machine().items()))
     with tempfile.TemporaryDirectory(prefix="runferry-bench-") as folder:
         _forget_users_settings(folder)
-        for name in [told.name] if told.name else NAMES:
-            found[name] = _run(name)
-    made_on["load_1min_after"] = round(os.getloadavg()[0], 2)
-    for path in figures.write(made_on, found, save=told.save):
-        print(f"written: {path}")
+        for name in told.name or NAMES:
+            made = figures.circumstances()
+            found = _answer(name)
+            made["load_1min_after"] = figures.load_1min()
+            for path in figures.kept_in(save=told.save):
+                figures.keep(path, name, made, found)
+                print(f"  kept in {path}", flush=True)
     return 0
 
 
-def _run(name: str) -> list[figures.Figure]:
+def _answer(name: str) -> list[figures.Figure]:
     module: Any = importlib.import_module(f"benchmarks.{name}")
     began_s = time.monotonic()
     print(f"\n{name}: {(module.__doc__ or '').splitlines()[0]}", flush=True)
     found = list(module.measure())
-    print(f"{figures.table(found)}\n  ({time.monotonic() - began_s:.1f} s, load {os.getloadavg()[0]:.1f})", flush=True)
+    print(f"{figures.table(found)}\n  ({time.monotonic() - began_s:.1f} s, load {figures.load_1min()})", flush=True)
     return found
 
 

@@ -1,11 +1,13 @@
-"""Figures as a benchmark yields them, the machine they were made on, and both as a table and as JSON."""
+"""Figures as a benchmark yields them, what they were made on, and both as a table and as JSON.
+
+A file of results is of one machine. Each question in it carries what can differ between two of them: date, commit, version, load.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import time
@@ -31,59 +33,70 @@ class Figure:
     what: str
     values: Mapping[str, float]
     """Key with its unit last, to value."""
-
-
-def quantiles(samples: Sequence[float], unit: str) -> dict[str, float]:
-    """Median, 99th and 99.9th percentile of many samples."""
-    ordered = sorted(samples)
-    at = {name: ordered[int(quantile * (len(ordered) - 1))] for name, quantile in (("p99", 0.99), ("p99.9", 0.999))}
-    return {f"median_{unit}": statistics.median(ordered), **{f"{name}_{unit}": value for name, value in at.items()}}
+    absent: str = ""
+    """Why there are no values."""
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on, as far as the machine tells."""
+    """What all figures of a file depend on, as far as the machine tells."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "host": platform.node(),
+    }
+
+
+def circumstances() -> dict[str, Any]:
+    """What one question's figures depend on beside the machine."""
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         "commit": _git("rev-parse", "--short=12", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
         "runferry": runferry.__version__,
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "kernel": f"{platform.system()} {platform.release()}",
-        "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
-        "host": platform.node(),
-        "load_1min_before": round(os.getloadavg()[0], 2),
+        "load_1min_before": load_1min(),
     }
+
+
+def load_1min() -> float:
+    """Programs that ran or waited for a core, on average over the last minute."""
+    return round(os.getloadavg()[0], 2)
 
 
 def table(figures: Sequence[Figure]) -> str:
     """The figures with aligned columns, in the order in which their keys first came."""
     keys = list(dict.fromkeys(key for figure in figures for key in figure.values))
-    rows = [["", *keys], *([figure.what, *(_shown(figure.values.get(key)) for key in keys)] for figure in figures)]
+    rows = [["", *keys], *([figure.what, *(shown(figure.values.get(key)) for key in keys)] for figure in figures if not figure.absent)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(keys) + 1)]
     lines = [[row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))] for row in rows]
-    return "\n".join(f"  {'  '.join(cells)}".rstrip() for cells in lines)
+    absent = [f"  {figure.what}  absent: {figure.absent}" for figure in figures if figure.absent]
+    return "\n".join([*(f"  {'  '.join(cells)}".rstrip() for cells in lines), *absent])
 
 
-def write(made_on: Mapping[str, Any], found: Mapping[str, Sequence[Figure]], *, save: bool) -> list[Path]:
-    """Write all figures to `out/latest.json`, and with `save` to a file of `results/` that is kept; returns the paths."""
-    shown = {name: {figure.what: dict(figure.values) for figure in figures} for name, figures in found.items()}
-    text = json.dumps({"machine": made_on, "figures": shown}, indent=2) + "\n"
-    paths = [OUT / "latest.json"]
-    if save:
-        paths.append(RESULTS / f"{time.strftime('%Y-%m-%d')}-{platform.node() or 'machine'}.json")
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return paths
-
-
-def _shown(value: float | None) -> str:
+def shown(value: float | None) -> str:
+    """Three digits that count, or all of a whole number."""
     if value is None:
         return ""
-    if value == int(value) or abs(value) >= 1000:
+    if value == int(value) or abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:,.2f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def kept_in(*, save: bool) -> list[Path]:
+    """The files that a question's figures go to."""
+    results = RESULTS / f"{time.strftime('%Y-%m-%d')}-{platform.node() or 'machine'}.json"
+    return [OUT / "latest.json", *([results] if save else [])]
+
+
+def keep(path: Path, name: str, made: Mapping[str, Any], found: Sequence[Figure]) -> None:
+    """Put a question's figures into a file of results, in place of those that it has; a file of another machine is begun anew."""
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    questions = kept.get("questions", {}) if kept.get("machine") == machine() else {}
+    lines = {figure.what: {"absent": figure.absent} if figure.absent else dict(figure.values) for figure in found}
+    questions[name] = {"made": made, "figures": lines}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": machine(), "questions": questions}, indent=2) + "\n", encoding="utf-8")
 
 
 def _git(*arguments: str) -> str:

@@ -1,103 +1,100 @@
-"""What does one `Run.log` call cost the training loop?
+"""What does one `Run.log` call cost the training loop, with ring, journal and server on?
 
-Unit: ns per call; median, 99th and 99.9th percentile over all calls, with the timer's own cost taken off. Calls come in bursts
-that fit the ring several times over; between bursts a flush empties it, so nobody ever waits. Beside each burst the same rows
-go through `rows.append(dict(row))`, the least that keeps a copy, and the ratio is that of the two medians of the same minute.
+Units: ns per call, median and upper percentiles; `times_append` is the ratio to `rows.append(dict(row))` on the same rows, the least
+that keeps a copy, `times_same_keys` that to our own call with a row of the same width, plain floats, the same key objects and no
+more arguments. All kinds of call of one table line took turns, burst by burst (`bursts.py`); a burst fits the ring several times
+over and the server has acknowledged it before the next one, so nobody waits. `10,000 calls/s` are ten calls at once, then sleep.
 
-Not measured: making the values (a `.item()` of a tensor costs more than the call), a full ring, disk and network (`end_to_end.py`).
-On a busy machine the upper percentiles show the scheduler.
+Not measured: making the values (a `.item()` of a tensor costs more than the call), a full ring (`end_to_end.py`), failures behind the
+call (`log_under_faults.py`). On a busy machine the upper percentiles show the scheduler: those of the appending call tell how much.
 """
 
 from __future__ import annotations
 
-import gc
 import statistics
-from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import runferry
 
-from benchmarks.figures import Figure, quantiles
-from benchmarks.scene import open_run
+from benchmarks import bursts
+from benchmarks.bursts import appending, calling, in_turns, paced, quantiles, stepping
+from benchmarks.figures import Figure
+from benchmarks.scene import open_run, running_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
-    from runferry import Run
+    from benchmarks.bursts import Kind
+    from benchmarks.scene import BenchServer
 
-    Rows = Sequence[dict[str, Any]]
-
-BURST_CALLS, BURSTS, WARM_UP_BURSTS = 500, 40, 4
-_TIMER_SAMPLES = 20_000
+BURSTS = 40
+WIDTHS = {1: 500, 10: 500, 100: 500, 1000: 100}
+"""Scalars in a row to rows in a burst."""
+CALLS_PER_S, PACED_ROWS = 10_000, 2_000
+FLUSH_TIMEOUT_S = 60.0
 
 
 def measure() -> Iterator[Figure]:
-    """Every shape of call."""
-    for scalars in (1, 10, 100):
-        yield _figure(f"{scalars} scalars" if scalars > 1 else "1 scalar", lambda run: run.log, _rows(scalars))
-    yield _figure("10 scalars, step= given", _with_step, _rows(10))
-    yield _figure("10 numpy float32 scalars", lambda run: run.log, _rows(10, kind=np.float32))
-    yield _figure("10 scalars, fresh key objects", lambda run: run.log, _rows(10, fresh_keys=True))
+    """Every shape of call, each on a run of its own."""
+    with running_server() as server:
+        for width, count in WIDTHS.items():
+            yield _figure(server, f"{width:,} scalar{'' if width == 1 else 's'}", "same keys", bursts.rows(width, count=count))
+        for variant in ("step= given", "numpy float32", "fresh key objects", "runferry.log"):
+            yield _figure(server, f"10 scalars, {variant}", variant, bursts.rows(10))
+        yield _paced(server)
 
 
-def _figure(what: str, call_of: Callable[[Run], Callable[[dict[str, Any]], None]], rows: Rows) -> Figure:
-    timer_ns = _timer_cost_ns()
-    kept: list[dict[str, Any]] = []
+def _figure(server: BenchServer, what: str, variant: str, rows: bursts.Rows) -> Figure:
+    width = len(rows[0])
+    with open_run(server) as run, open_run(server) as plain:  # the first one is that of the module-level names
 
-    def append(row: dict[str, Any]) -> None:
-        kept.append(dict(row))
+        def rest() -> None:
+            for one in (plain, run):
+                one.flush(acked=True, timeout=FLUSH_TIMEOUT_S)
 
-    log_ns: list[int] = []
-    append_ns: list[int] = []
-    with open_run() as run:
-        log = call_of(run)
-        gc.collect()
-        gc.freeze()  # the prepared rows are no part of what a collection during a burst should walk
-        for burst in range(WARM_UP_BURSTS + BURSTS):
-            logged = _burst(log, rows)
-            run.flush(timeout=30)
-            appended = _burst(append, rows)
-            kept.clear()
-            if burst >= WARM_UP_BURSTS:
-                log_ns += logged
-                append_ns += appended
-        gc.unfreeze()
-        status = run.status()
-    found = quantiles([max(0, one - timer_ns) for one in log_ns], "ns")
-    append_median_ns = max(1.0, statistics.median(append_ns) - timer_ns)
-    lost = status.dropped_rows + status.behind_rows + status.dropped_values
-    return Figure(what, {**found, "append_median_ns": append_median_ns, "ratio": found["median_ns"] / append_median_ns, "dropped": lost})
-
-
-def _burst(call: Callable[[dict[str, Any]], None], rows: Rows) -> list[int]:
-    durations_ns = []
-    for row in rows:
-        began_ns = perf_counter_ns()
-        call(row)
-        durations_ns.append(perf_counter_ns() - began_ns)
-    return durations_ns
+        variants: dict[str, Kind] = {
+            "step= given": stepping(run.log, rows, rest),
+            "numpy float32": calling(run.log, bursts.rows(width, np.float32), rest),
+            "fresh key objects": calling(run.log, bursts.rows(width, fresh_keys=True), rest),
+            "runferry.log": calling(runferry.log, rows, rest),
+        }
+        kinds = {"append": appending(rows), "same keys": calling(plain.log, rows, rest)}
+        if variant in variants:
+            kinds[variant] = variants[variant]
+        timed_ns = in_turns(kinds, bursts=BURSTS)
+        dropped = sum(one.status().dropped_rows + one.status().behind_rows + one.status().dropped_values for one in (plain, run))
+    median_ns = {name: statistics.median(samples) for name, samples in timed_ns.items()}
+    values = {
+        **quantiles(timed_ns[variant], "ns"),
+        "append_median_ns": median_ns["append"],
+        "times_append": median_ns[variant] / median_ns["append"],
+        "dropped": dropped,
+    }
+    if variant in variants:
+        values["times_same_keys"] = median_ns[variant] / median_ns["same keys"]
+    return Figure(what, values)
 
 
-def _with_step(run: Run) -> Callable[[dict[str, Any]], None]:
-    """`log` with a step that grows; the Python frame around it is part of the figure, as it is of the appending one."""
-    log, step = run.log, -1
-
-    def log_at_step(row: dict[str, Any]) -> None:
-        nonlocal step
-        step += 1
-        log(row, step=step)
-
-    return log_at_step
-
-
-def _rows(scalars: int, kind: Callable[[float], Any] = float, *, fresh_keys: bool = False) -> Rows:
-    """A burst of rows with values of their own, under the same key objects unless these shall be fresh."""
-    names = [f"train/metric_{index}" for index in range(scalars)]
-    values = np.random.default_rng(scalars).standard_normal((BURST_CALLS, scalars)).astype(np.float32).astype(np.float64).tolist()
-    return [
-        {("".join([*name]) if fresh_keys else name): kind(value) for name, value in zip(names, of_row, strict=True)} for of_row in values
-    ]
-
-
-def _timer_cost_ns() -> float:
-    return statistics.median(-(perf_counter_ns() - perf_counter_ns()) for _ in range(_TIMER_SAMPLES))
+def _paced(server: BenchServer) -> Figure:
+    rows = bursts.rows(10, count=PACED_ROWS)
+    kept: list[dict[str, float]] = []
+    with open_run(server) as run:
+        timed_ns = in_turns(
+            {
+                "append": paced(lambda row: kept.append(dict(row)), rows, kept.clear, per_s=CALLS_PER_S),
+                "log": paced(run.log, rows, lambda: run.flush(acked=True, timeout=FLUSH_TIMEOUT_S), per_s=CALLS_PER_S),
+            },
+            bursts=BURSTS,
+        )
+        dropped = run.status().dropped_rows
+    append = quantiles(timed_ns["append"], "ns")
+    return Figure(
+        f"10 scalars, {CALLS_PER_S:,} calls/s",
+        {
+            **quantiles(timed_ns["log"], "ns"),
+            "append_median_ns": append["median_ns"],
+            "append_p99.9_ns": append["p99.9_ns"],
+            "dropped": dropped,
+        },
+    )

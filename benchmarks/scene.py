@@ -15,7 +15,7 @@ import runferry
 from tests.support.servers import RunningServer, server_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 PROJECT = "benchmarks"
 CHILD_TIMEOUT_S = 120
@@ -24,16 +24,16 @@ CHILD_TIMEOUT_S = 120
 class BenchServer(RunningServer):
     """A server whose files can be looked at."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, prefix: Sequence[str] = ()) -> None:
         self.data = data
-        super().__init__(data)
+        super().__init__(data, prefix=prefix)
 
 
 @contextlib.contextmanager
-def running_server() -> Iterator[BenchServer]:
-    """An embedded server with an empty store, in a process of its own on this machine."""
+def running_server(prefix: Sequence[str] = ()) -> Iterator[BenchServer]:
+    """An embedded server with an empty store, in a process of its own on this machine; `prefix` are words before its command."""
     with tempfile.TemporaryDirectory(prefix="runferry-bench-") as folder:
-        server = BenchServer(Path(folder) / "data")
+        server = BenchServer(Path(folder) / "data", prefix)
         with server:
             yield server
 
