@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,8 @@ from tests.support.frames import START_US, ScriptedWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
+    from tests.support.postgres import Cluster
 
 
 @dataclass
@@ -22,13 +24,22 @@ class StoreEngine:
     """One place for a store; `open` again after `close` is a restart."""
 
     name: str
-    directory: Path
-    _open: Callable[..., Store]
+    _place: Callable[[], Callable[..., Store]]
+    """Makes an empty place, and what opens a store there."""
+    _open: Callable[..., Store] | None = None
     _opened: list[Store] = field(default_factory=list)
 
     def open(self, **options: Any) -> Store:
         """A store that merges only when told to."""
-        store = self._open(self.directory, merging=options.pop("merging", False), shards=2, **options)
+        if self._open is None:
+            self._open = self._place()
+        return self._keep(self._open(merging=options.pop("merging", False), **options))
+
+    def open_elsewhere(self) -> Store:
+        """Another store, in a place of its own."""
+        return self._keep(self._place()(merging=False))
+
+    def _keep(self, store: Store) -> Store:
         self._opened.append(store)
         return store
 
@@ -38,10 +49,20 @@ class StoreEngine:
             store.close()
 
 
-@pytest.fixture(params=["sqlite"])
+def _postgres_place(cluster: Cluster) -> Callable[..., Store]:
+    from runferry.server.store.postgres import PostgresStore  # noqa: PLC0415 - needs psycopg
+
+    return partial(PostgresStore, cluster.url(cluster.new_database()))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
 def store_engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreEngine]:
     """Each engine in turn, empty."""
-    engine = StoreEngine(request.param, tmp_path_factory.mktemp("store"), SqliteStore)
+    places: dict[str, Callable[[], Callable[..., Store]]] = {
+        "sqlite": lambda: partial(SqliteStore, tmp_path_factory.mktemp("store"), shards=2),
+        "postgres": lambda: _postgres_place(request.getfixturevalue("cluster")),
+    }
+    engine = StoreEngine(request.param, places[request.param])
     yield engine
     engine.close_all()
 

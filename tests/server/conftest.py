@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support.postgres import Cluster
+
 _writer_ids = count(0x1000)
 _projects = count(1)
 
@@ -53,9 +55,13 @@ def api(server: RunningServer) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    """A fresh metadata database."""
-    database = Database(tmp_path / "meta.db")
+@pytest.fixture(params=["sqlite", "postgres"])
+def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
+    """A fresh metadata database on each engine."""
+    if request.param == "sqlite":
+        database = Database(tmp_path / "meta.db")
+    else:
+        cluster: Cluster = request.getfixturevalue("cluster")
+        database = Database(cluster.url(cluster.new_database()))
     yield Scene(database)
     database.close()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from runferry.server import check, keys_command
 from runferry.server.adopt import default_folders
-from runferry.server.settings import DEFAULT_PORT, Advertised, Limits, Settings, default_data_dir
+from runferry.server.settings import DEFAULT_PORT, Advertised, Limits, Settings, default_data_dir, default_store, store_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +50,14 @@ def parser() -> argparse.ArgumentParser:
         default=None,
         metavar="DIR",
         help="folder of the data (default: $RUNFERRY_SERVER_DATA or ~/.local/share/runferry)",
+    )
+    options.add_argument(
+        "--store",
+        type=store_option,
+        default=default_store(),
+        metavar="URL",
+        help="keep everything in this PostgreSQL database, which servers may share, instead of the folder: postgresql://USER@HOST/DATABASE "
+        "(default: $RUNFERRY_SERVER_STORE)",
     )
     options.add_argument(
         "--adopt",
@@ -109,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_server(
         Settings(
             data_dir=(told.data or default_data_dir()).expanduser().absolute(),
+            store=told.store,
             host=told.host,
             port=told.port,
             adopt=told.adopt if told.adopt is not None else default_folders(Path.cwd()),

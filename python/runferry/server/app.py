@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from runferry.server.settings import Limits, Settings
+    from runferry.server.store.protocol import Store
 
 logger = logging.getLogger(__name__)
 
@@ -97,22 +99,41 @@ async def _serve(settings: Settings) -> None:
     if certificates is not None:
         loop.add_signal_handler(signal.SIGHUP, certificates.renew)
     with contextlib.ExitStack() as stack:
-        data_dir = stack.enter_context(DataDir(settings.data_dir))
+        data_dir = stack.enter_context(DataDir(settings.data_dir)) if settings.store is None else None
         read_socket = stack.enter_context(_listen(settings.host, settings.port))
-        database = Database(data_dir.metadata_file)
+        database = _open_metadata(data_dir.metadata_file if data_dir is not None else settings.store)
         stack.callback(database.close)
-        try:
-            store = SqliteStore(data_dir.store_dir)
-        except StoreError as error:
-            raise StartError(f"cannot open the store: {error}") from error
+        store = _open_store(data_dir.store_dir if data_dir is not None else settings.store)
         stack.callback(store.close)
         await _open_doors(settings, database, store, read_socket, certificates, stopping)
+
+
+def _open_metadata(place: Path | str | None) -> Database:
+    assert place is not None  # noqa: S101 - one of the two
+    try:
+        return Database(place)
+    except ImportError as error:
+        raise StartError(f"--store needs psycopg, which cannot be loaded ({error}): pip install 'runferry[server,postgres]'") from error
+    except StoreError as error:
+        raise StartError(f"cannot open the metadata: {error}") from error
+
+
+def _open_store(place: Path | str | None) -> Store:
+    assert place is not None  # noqa: S101 - one of the two
+    try:
+        if isinstance(place, Path):
+            return SqliteStore(place)
+        from runferry.server.store.postgres import PostgresStore  # noqa: PLC0415 - needs psycopg, which not everybody has
+
+        return PostgresStore(place)
+    except StoreError as error:
+        raise StartError(f"cannot open the store: {error}") from error
 
 
 async def _open_doors(  # noqa: PLR0913, PLR0917 - what was opened, each once
     settings: Settings,
     database: Database,
-    store: SqliteStore,
+    store: Store,
     read_socket: socket.socket,
     certificates: Certificates | None,
     stopping: asyncio.Event,
@@ -121,7 +142,7 @@ async def _open_doors(  # noqa: PLR0913, PLR0917 - what was opened, each once
     hub = Hub(asyncio.get_running_loop())
     applier = Applier(database, store, hub)
     gate = Gate(Keyring(database, now_us), is_required=settings.wants_keys)
-    room = DiskRoom(settings.data_dir, settings.limits.keep_free_bytes)
+    room = DiskRoom(settings.data_dir, settings.limits.keep_free_bytes if settings.store is None else 0)
     door = WriteDoor(Ingest(database, store, applier, hub, gate, settings.limits, room), certificates)
     read_port: int = read_socket.getsockname()[1]
     try:
@@ -157,7 +178,7 @@ async def _open_doors(  # noqa: PLR0913, PLR0917 - what was opened, each once
         else:
             stop_following = start_following(settings.adopt, base_url, gate.keyring.own_secret)
         _warn(settings, gate)
-        print(f"runferry server: {base_url} (write door {write_port}, data {settings.data_dir})", flush=True)  # noqa: T201 - the answer to the command
+        print(f"runferry server: {base_url} (write door {write_port}, data {settings.shown_place})", flush=True)  # noqa: T201 - the answer to the command
         await asyncio.wait({serving, asyncio.create_task(stopping.wait())}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         if stop_following is not None:
@@ -193,7 +214,7 @@ async def _renew(certificates: Certificates | None) -> None:
 def _warn(settings: Settings, gate: Gate) -> None:
     """Say what the user may not have meant."""
     if gate.is_required and gate.keyring.is_empty:
-        _say(f"no key opens this server yet: runferry server keys add NAME --data {settings.data_dir}")
+        _say(f"no key opens this server yet: runferry server keys add NAME {settings.place_option}")
     if not settings.is_loopback and settings.tls_cert is None:
         _say("without --tls-cert and --tls-key all data crosses the network unencrypted, and clients do not send their keys")
     if settings.insecure_no_auth and not settings.is_loopback:

@@ -13,19 +13,31 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runferry.server.settings import default_data_dir
+import sqlalchemy as sa
+
+from runferry.server.settings import default_data_dir, default_store, store_option
 from runferry.server.store import schema
 from runferry.server.store.append import to_unsigned
 from runferry.server.store.check import check_owners, check_run
+from runferry.server.store.protocol import StoreError
+from runferry.server.store.shard import SqliteConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from runferry.server.metadata.database import Database
 
 EXIT_FOUND = 1
 EXIT_REFUSED = 2
 
 _Writers = dict[tuple[bytes, int], tuple[int, int, int]]
 """Run and writer to applied number, and in the store next number and numbers of gaps."""
+
+
+_METADATA_WRITERS = (
+    "SELECT w.run_id, w.writer_id, w.applied_seq, 0, "
+    "(SELECT coalesce(sum(g.count), 0) FROM gap g WHERE g.run_id = w.run_id AND g.writer_id = w.writer_id) FROM writer w"
+)
 
 
 class CannotCheckError(Exception):
@@ -46,15 +58,19 @@ def main(argv: Sequence[str]) -> int:
         metavar="DIR",
         help="folder of the data (default: $RUNFERRY_SERVER_DATA or ~/.local/share/runferry)",
     )
-    folder = (options.parse_args(argv).data or default_data_dir()).expanduser().absolute()
+    options.add_argument(
+        "--store", type=store_option, default=default_store(), metavar="URL", help="its database (default: $RUNFERRY_SERVER_STORE)"
+    )
+    told = options.parse_args(argv)
+    folder = (told.data or default_data_dir()).expanduser().absolute()
     try:
-        runs, writers, found = check_folder(folder)
+        runs, writers, found = check_folder(folder) if told.store is None else check_database(told.store)
     except CannotCheckError as error:
         print(f"runferry server check: {error}", file=sys.stderr)  # noqa: T201 - the answer to the command
         return EXIT_REFUSED
     for finding in found:
         print(finding)  # noqa: T201 - as above
-    print(f"{folder}: {runs} runs, {writers} writers, {len(found) or 'nothing'} wrong")  # noqa: T201 - as above
+    print(f"{folder if told.store is None else 'the database'}: {runs} runs, {writers} writers, {len(found) or 'nothing'} wrong")  # noqa: T201 - as above
     return EXIT_FOUND if found else 0
 
 
@@ -93,6 +109,37 @@ def check_folder(folder: Path) -> tuple[int, int, list[str]]:
     return runs, len(stored), found
 
 
+def check_database(url: str) -> tuple[int, int, list[str]]:
+    """As `check_folder`, for a PostgreSQL database.
+
+    Raises:
+        CannotCheckError: It cannot be reached, or there is no store of this version.
+    """
+    try:
+        from runferry.server.metadata.database import Database  # noqa: PLC0415 - takes a while, and a folder is checked without it
+        from runferry.server.store.postgres import PostgresStore  # noqa: PLC0415 - needs psycopg, which not everybody has
+
+        with contextlib.closing(PostgresStore(url, merging=False)) as store, contextlib.closing(Database(url)) as database:
+            known = _writers_in(database)
+            with store.reading() as connection:
+                found = check_owners(connection)
+                here = [run_id for (run_id,) in connection.execute("SELECT run_id FROM run").fetchall()]
+                for run_id in here:
+                    found += [f"run {run_id.hex()}: {finding}" for finding in check_run(connection, run_id)]
+                query = "SELECT run_id, writer_id, applied_seq, next_seq, gaps FROM writer"
+                stored: _Writers = {(run_id, writer_id): tuple(rest) for run_id, writer_id, *rest in connection.execute(query)}
+            found += _compare(known, _writers_in(database), stored)
+    except (ImportError, StoreError, sa.exc.SQLAlchemyError) as error:
+        raise CannotCheckError(str(error)) from error
+    return len(here), len(stored), found
+
+
+def _writers_in(database: Database) -> _Writers:
+    with database.read() as connection:
+        rows = connection.execute(sa.text(_METADATA_WRITERS)).all()
+    return {(bytes(run_id), writer_id): (int(applied_seq), 0, int(gaps)) for run_id, writer_id, applied_seq, _, gaps in rows}
+
+
 def _compare(before: _Writers, after: _Writers, stored: _Writers) -> Iterator[str]:
     """The metadata of before and of after the store was read, with the store."""
     for key, (applied_seq, *_) in before.items():
@@ -114,19 +161,15 @@ def _compare(before: _Writers, after: _Writers, stored: _Writers) -> Iterator[st
 
 
 def _metadata_writers(path: Path) -> _Writers:
-    query = (
-        "SELECT w.run_id, w.writer_id, w.applied_seq, 0, "
-        "(SELECT coalesce(sum(g.count), 0) FROM gap g WHERE g.run_id = w.run_id AND g.writer_id = w.writer_id) FROM writer w"
-    )
     try:
         with _reading(path) as connection:
-            return {(run_id, writer_id): tuple(rest) for run_id, writer_id, *rest in connection.execute(query)}
+            return {(run_id, writer_id): tuple(rest) for run_id, writer_id, *rest in connection.execute(_METADATA_WRITERS)}
     except sqlite3.DatabaseError as error:
         raise CannotCheckError(f"{path}: {error}") from error
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+def _reading(path: Path) -> Iterator[SqliteConnection]:
     """A read transaction on a file that must be there, and of this version if it is of the store."""
     try:
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
@@ -138,6 +181,6 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
                     f"{path} has schema version {version}, this program knows {schema.SCHEMA_VERSION}: "
                     "check with the version that wrote it, or let this server open it first"
                 )
-            yield connection
+            yield SqliteConnection(connection)
     except sqlite3.OperationalError as error:
         raise CannotCheckError(f"{path}: {error}") from error

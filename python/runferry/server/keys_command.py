@@ -1,4 +1,4 @@
-"""`runferry server keys add|list|revoke`: the keys of a data folder, whether its server runs or not.
+"""`runferry server keys add|list|revoke`: the keys of a data folder or database, whether its server runs or not.
 
 The command writes to the metadata database itself; a running server reads the keys again every second.
 """
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from runferry.server.data_dir import metadata_file
 from runferry.server.metadata import keys
 from runferry.server.metadata.database import Database, NewerSchemaError
-from runferry.server.settings import default_data_dir
+from runferry.server.settings import default_data_dir, default_store, store_option
+from runferry.server.store.protocol import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
             metavar="DIR",
             help="folder of the server's data (default: $RUNFERRY_SERVER_DATA or ~/.local/share/runferry)",
         )
+        action.add_argument(
+            "--store", type=store_option, default=default_store(), metavar="URL", help="its database (default: $RUNFERRY_SERVER_STORE)"
+        )
     return options
 
 
@@ -57,12 +61,12 @@ def main(argv: Sequence[str]) -> int:
     told = parser().parse_args(argv)
     data_dir: Path = (told.data or default_data_dir()).expanduser().absolute()
     try:
-        if told.action == "add":
+        if told.store is None and told.action == "add":
             data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        elif not metadata_file(data_dir).exists():
+        elif told.store is None and not metadata_file(data_dir).exists():
             return _fail(f"there is no server data in {data_dir}: name its folder with --data")
-        database = Database(metadata_file(data_dir))
-    except (OSError, NewerSchemaError) as error:
+        database = Database(told.store or metadata_file(data_dir))
+    except (OSError, ImportError, NewerSchemaError, StoreError) as error:
         return _fail(str(error))
     try:
         return _do(told, database, time.time_ns() // 1_000)

@@ -6,7 +6,9 @@ command line wins over the environment, the environment over the defaults.
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -89,6 +91,8 @@ class Settings:
     """One server."""
 
     data_dir: Path
+    store: str | None = None
+    """URL of a PostgreSQL database that holds everything; None: files in `data_dir`."""
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     """Of the read door; the write door takes the next one. 0: any two free ports."""
@@ -111,9 +115,36 @@ class Settings:
         return self.host in LOOPBACK_HOSTS
 
     @property
+    def shown_place(self) -> str:
+        """Where everything is kept, without a password."""
+        return str(self.data_dir) if self.store is None else re.sub(r"//([^@/:]*):[^@/]*@", r"//\1@", self.store)
+
+    @property
+    def place_option(self) -> str:
+        """The option that names the same place to another command."""
+        return f"--data {self.data_dir}" if self.store is None else f"--store {self.shown_place}"
+
+    @property
     def wants_keys(self) -> bool:
         """Whether who has no key stays outside."""
         return self.require_keys or not (self.is_loopback or self.insecure_no_auth)
+
+
+def default_store(environ: Mapping[str, str] | None = None) -> str | None:
+    """`RUNFERRY_SERVER_STORE`, if it is set."""
+    environ = os.environ if environ is None else environ
+    return environ.get("RUNFERRY_SERVER_STORE") or None
+
+
+def store_option(text: str) -> str:
+    """The URL of a PostgreSQL database, as it was given on the command line.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise argparse.ArgumentTypeError("not the URL of a PostgreSQL database: postgresql://USER@HOST/DATABASE")
+    return text
 
 
 def default_data_dir(environ: Mapping[str, str] | None = None) -> Path:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 
 from runferry.server.http.answers import ApiError, GuardedApp, error_answer
@@ -57,6 +58,15 @@ def _add_errors(app: FastAPI) -> None:
     async def store_error(_request: Request, error: StoreError) -> Response:
         logger.error("the store could not answer: %s", error)
         return error_answer(503, "store_unavailable", f"the store could not answer: {error}")
+
+    @app.exception_handler(OperationalError)
+    async def metadata_error(_request: Request, error: OperationalError) -> Response:
+        logger.error("the metadata could not be read: %s", error.orig)
+        return error_answer(503, "store_unavailable", "the database of the server could not answer: try again")
+
+    @app.exception_handler(DataError)
+    async def not_of_this_database(_request: Request, error: DataError) -> Response:
+        return error_answer(400, "bad_request", f"the database does not take that: {str(error.orig).partition(chr(10))[0]}")
 
     @app.exception_handler(Exception)
     async def unexpected(_request: Request, _error: Exception) -> Response:

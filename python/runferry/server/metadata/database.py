@@ -1,7 +1,8 @@
 """Opens the metadata database: engines, pragmas, migrations, and the refusal to touch a newer one.
 
-Two engines on one file: the writing one has a single connection and begins with `BEGIN IMMEDIATE`, so a transaction never
-fails half-way because another one wrote meanwhile; the reading one has a pool, and in WAL mode readers wait for nobody.
+Two engines on one database: the writing one has a single connection and lets nobody else write from its BEGIN on, so a transaction
+never fails half-way because another one wrote meanwhile; the reading one has a pool, and readers wait for nobody. On PostgreSQL, where
+several servers write, an advisory lock is what `BEGIN IMMEDIATE` is on SQLite.
 """
 
 from __future__ import annotations
@@ -36,19 +37,24 @@ class NewerSchemaError(Exception):
 class Database:
     """The metadata database of one server; safe from any thread, every call blocks."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create it and bring its schema up to date.
+    def __init__(self, place: Path | str) -> None:
+        """Open or create it and bring its schema up to date; `place` is a file of SQLite or the URL of a PostgreSQL database.
 
         Raises:
             NewerSchemaError: The schema is newer than this server knows; nothing was changed.
         """
-        self._path = path
         self._write_lock = threading.Lock()
-        self._writing = _engine(path, begin="BEGIN IMMEDIATE", pool_size=1)
-        self._reading = _engine(path, begin="BEGIN", pool_size=8)
+        if isinstance(place, Path):
+            self._writing = _file_engine(place, begin="BEGIN IMMEDIATE", pool_size=1)
+            self._reading = _file_engine(place, begin="BEGIN", pool_size=8)
+        else:
+            from runferry.server.metadata import postgres  # noqa: PLC0415 - needs psycopg, which not everybody has
+
+            self._writing, self._reading = postgres.engines(place)
+            place = postgres.place_of(place)
         try:
             with self.write() as connection:
-                _migrate(connection, path)
+                _migrate(connection, str(place))
         except BaseException:
             self.close()
             raise
@@ -71,7 +77,7 @@ class Database:
         self._writing.dispose()
 
 
-def _engine(path: Path, *, begin: str, pool_size: int) -> Engine:
+def _file_engine(path: Path, *, begin: str, pool_size: int) -> Engine:
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
         pool_size=pool_size,
@@ -95,7 +101,7 @@ def _engine(path: Path, *, begin: str, pool_size: int) -> Engine:
     return engine
 
 
-def _migrate(connection: Connection, path: Path) -> None:
+def _migrate(connection: Connection, place: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     attributes: dict[str, Any] = config.attributes
@@ -105,8 +111,8 @@ def _migrate(connection: Connection, path: Path) -> None:
     found = MigrationContext.configure(connection).get_current_revision()
     if found is not None and found not in {script.revision for script in known.walk_revisions()}:
         raise NewerSchemaError(
-            f"{path} has schema version {found}, this server knows versions up to {head}: it was written by a newer runferry; "
-            "start that version, or point --data elsewhere"
+            f"{place} has schema version {found}, this server knows versions up to {head}: it was written by a newer runferry; "
+            "start that version, or point --data or --store elsewhere"
         )
     if found != head:
         alembic.command.upgrade(config, "head")

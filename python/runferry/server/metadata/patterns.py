@@ -1,4 +1,4 @@
-"""`$regex` for SQLite, bounded so that no pattern can keep the server busy.
+"""`$regex`, bounded so that no pattern can keep the server busy.
 
 Python's engine backtracks: `(a+)+$` on thirty letters takes minutes. So a repeated group may neither repeat nor choose
 inside, unbounded repeats and choices are few, and only the first part of a long text is searched.

@@ -26,11 +26,10 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = MetaData()
 
-Document = JSON().with_variant(JSONB(), "postgresql")
+Document = JSON()  # kept and given back as it came: JSONB would refuse texts with NUL
 
 project = Table(
     "project",

@@ -2,7 +2,8 @@
 
 A run that nobody could hear is not silent. So what passed while the server was down, stopped or suspended, and what its wall clock
 jumped, is taken out of every silence: `silent_since_us` moves by as much. A run that is alive is not shown as lost because the server
-was away, one that was lost stays lost, and a clock that goes back makes nobody seem alive for longer. Times that are shown
+was away, one that was lost stays lost, and a clock that goes back makes nobody seem alive for longer. Where several servers share a
+database, one that listens is enough. Times that are shown
 (`heartbeat_us`, `last_seen_us`) stay as they were.
 
 # Order
@@ -47,12 +48,13 @@ class Listening:
 
     def note(self, connection: Connection, now_us: int) -> None:
         """Write that the server listens now, and take what it did not hear out of the silences."""
-        until_us = self._noted_us
-        if until_us is None:
-            until_us = connection.scalar(sa.select(listening.c.until_us).where(listening.c.id == _ROW))
-            if until_us is None:
-                until_us = now_us
-                connection.execute(sa.insert(listening).values(id=_ROW, until_us=now_us))
+        stored_us = connection.scalar(sa.select(listening.c.until_us).where(listening.c.id == _ROW))
+        if stored_us is None:
+            stored_us = now_us
+            connection.execute(sa.insert(listening).values(id=_ROW, until_us=now_us))
+        until_us = stored_us if self._noted_us is None else self._noted_us
+        if until_us < stored_us <= now_us:  # another server has listened meanwhile
+            until_us = stored_us
         unheard_us = now_us - until_us
         if not 0 <= unheard_us <= LONGEST_PAUSE_US:
             for table in (run, writer):

@@ -114,7 +114,8 @@ def insert_writer(  # noqa: PLR0913 - the columns of the row
     step_offset: int,
 ) -> None:
     """Makes a writer's row, and the run's with its first one; leaves a row that is there as it is."""
-    connection.execute("INSERT INTO run(run_id) VALUES (?) ON CONFLICT DO NOTHING", (run_id,))
+    # The run's row is locked, whether it is new or not: two writers of a run must not get one ordinal.
+    connection.execute("INSERT INTO run(run_id) VALUES (?) ON CONFLICT(run_id) DO UPDATE SET merges = run.merges", (run_id,))
     connection.execute(
         "INSERT INTO writer(run_id, writer_id, ordinal, label, open_data, started_us, last_seen_us, step_offset, "
         "merged_frames, merged_gaps, merged_rows) "

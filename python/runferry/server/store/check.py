@@ -67,7 +67,7 @@ def _check_waiting(connection: Reading, key: tuple[bytes, int], merged_seq: int,
     """Every number above the merged ones has a frame that waits, and each frame is what was sent."""
     expected = merged_seq + 1
     query = "SELECT seq, next_seq, data FROM l0 WHERE run_id = ? AND writer_id = ? ORDER BY seq"
-    for seq, behind, data in connection.execute(query, key):
+    for seq, behind, data in connection.stream(query, key):
         ((*_, fault),) = _native.verify_frames([data])
         if fault is not None:
             yield f"frame {seq}: {fault}"
@@ -113,7 +113,7 @@ def _check_series(connection: Reading, run_id: bytes) -> list[str]:
         stored = 0
         end: int | None = None
         query = f"SELECT {schema.CHUNK_COLUMNS} FROM chunk WHERE run_id = ? AND key_id = ? ORDER BY step0"
-        for chunk in connection.execute(query, (run_id, key_id)):
+        for chunk in connection.stream(query, (run_id, key_id)):
             step0, step1, axis_id, count = chunk[1:5]
             stored += count
             if end is not None and step0 <= end:

@@ -182,7 +182,7 @@ class ChunkedStore(abc.ABC):
                 groups.setdefault(shard, []).append((run_id, append.to_signed(writer_id), seq))
         for shard, marks in groups.items():
             with shard.writing() as connection:
-                for run_id, writer_id, seq in marks:
+                for run_id, writer_id, seq in sorted(marks):
                     query = "UPDATE writer SET applied_seq = ? WHERE run_id = ? AND writer_id = ? AND applied_seq < ?"
                     connection.execute(query, (seq, run_id, writer_id, seq))
                     delete_applied(connection, (run_id, writer_id), seq)
@@ -289,7 +289,7 @@ class ChunkedStore(abc.ABC):
                     is_lost = True
                     continue
                 query = "SELECT data FROM l0 WHERE run_id = ? AND writer_id = ? AND seq >= ? ORDER BY seq"
-                frames = connection.execute(query, (run_id, writer_id, begin))
+                frames = connection.stream(query, (run_id, writer_id, begin))
                 while not is_lost and (page := frames.fetchmany(_DELTA_PAGE)):
                     added = tail.add_frames([(ordinal, frame) for (frame,) in page], MAX_TAIL_BYTES)
                     is_lost = len(added) < len(page)  # more than a delta may be: a snapshot says it shorter

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from runferry import _native
 from runferry.server.store import schema
-from runferry.server.store.append import GAP, frame_head
+from runferry.server.store.append import GAP, frame_head, to_signed
 from runferry.server.store.tail import writers_for_native
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _take(connection: Reading, run_id: bytes, most_frames: int | None) -> _Taken
     budget = FRAME_BYTES
     for writer_id, ordinal, merged_seq in waiting:
         query = "SELECT seq, next_seq, data FROM l0 WHERE run_id = ? AND writer_id = ? AND seq > ? ORDER BY seq"
-        frames = connection.execute(query, (run_id, writer_id, merged_seq))
+        frames = connection.stream(query, (run_id, writer_id, merged_seq))
         for seq, next_seq, data in frames:
             if budget <= 0 or len(taken.frames) == most_frames:
                 return taken
@@ -370,6 +370,8 @@ def _set_aside(connection: Writing, run_id: bytes, taken: _Taken, faults: list[s
 
 def _advance(connection: Writing, run_id: bytes, taken: _Taken, *, is_final: bool) -> None:
     """Moves `merged_seq`; frames of the merge before this one are released, of this one too when the run is over."""
+    writer_ids = {ordinal: writer_id for ordinal, _, writer_id, *_ in taken.writers}
+    connection.lock_writers(sorted((run_id, to_signed(writer_ids[ordinal])) for ordinal in taken.counted))
     for ordinal, counted in taken.counted.items():
         before = counted.merged_before
         changed = connection.execute(
@@ -410,5 +412,5 @@ def delete_applied(connection: Writing, key: WriterKey, applied_seq: int) -> Non
 
 def release(connection: Writing, run_id: bytes) -> None:
     """Gives up the live tail of a run that has gone quiet."""
-    connection.execute("UPDATE writer SET released_seq = merged_seq WHERE run_id = ?", (run_id,))
+    connection.execute("UPDATE writer SET released_seq = merged_seq WHERE run_id = ? AND released_seq < merged_seq", (run_id,))
     delete_released(connection, run_id)

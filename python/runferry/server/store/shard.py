@@ -86,7 +86,7 @@ class SqliteConnection:
     keeps_frames = False
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self.execute = connection.execute
+        self.execute = self.stream = connection.execute
         self.executemany = connection.executemany
 
     def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -214,7 +214,7 @@ class SqliteFile:
                 writer.close()
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[SqliteConnection]:
         """A read transaction on a connection of its own.
 
         Raises:
@@ -232,7 +232,7 @@ class SqliteFile:
             connection.set_progress_handler(lambda: time.monotonic() > until, _STEPS_A_LOOK)
             try:
                 connection.execute("BEGIN")
-                yield connection
+                yield SqliteConnection(connection)
             except (sqlite3.Error, UnicodeDecodeError) as error:
                 if time.monotonic() > until:
                     raise StoreError(f"{self.path}: a read of more than {READ_LIMIT_S:.0f} s was cut") from error

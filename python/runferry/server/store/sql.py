@@ -49,6 +49,10 @@ class Reading(Protocol):
         """Run a statement."""
         ...
 
+    def stream(self, statement: str, parameters: Sequence[Any], /) -> Rows:
+        """Run a statement whose rows are many or large: they are fetched as they are asked for."""
+        ...
+
 
 class Writing(Reading, Protocol):
     """A write transaction."""

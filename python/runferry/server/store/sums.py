@@ -8,7 +8,6 @@ names the writer of each row. So the three together must be what the writer pack
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from runferry import _native
@@ -37,12 +36,12 @@ def run_sums(connection: Reading, run_id: bytes) -> list[WriterSums]:
         (run_id,),
     )
     sums.add([(ordinal, name, points, hash_sum % _2_TO_64) for ordinal, name, points, hash_sum in kept])
-    waiting = connection.execute(
+    waiting = connection.stream(
         "SELECT w.ordinal, l.data FROM l0 l JOIN writer w ON w.run_id = l.run_id AND w.writer_id = l.writer_id "
         "WHERE l.run_id = ? AND l.seq > w.merged_seq",
         (run_id,),
     )
-    while frames := list(islice(waiting, _FRAMES_AT_ONCE)):
+    while frames := waiting.fetchmany(_FRAMES_AT_ONCE):
         sums.add_frames(frames)
     found = sums.finish()
     return [WriterSums(to_unsigned(writer_id), next_seq, found.get(ordinal, [])) for ordinal, writer_id, _, next_seq in writers]
@@ -52,11 +51,11 @@ def _add_chunks(connection: Reading, run_id: bytes, sums: _native.StoredSums) ->
     chunk_columns = ", ".join(f"c.{name}" for name in schema.CHUNK_COLUMNS.split(", "))
     axis_columns = ", ".join(f"a.{name}" for name in schema.AXIS_COLUMNS.split(", "))
     chunk_width = len(schema.CHUNK_COLUMNS.split(", "))
-    rows = connection.execute(
+    rows = connection.stream(
         f"SELECT k.name, {chunk_columns}, {axis_columns} FROM chunk c "
         "JOIN key k ON k.run_id = c.run_id AND k.key_id = c.key_id "
         "JOIN axis a ON a.run_id = c.run_id AND a.axis_id = c.axis_id AND a.step0 = c.step0 WHERE c.run_id = ?",
         (run_id,),
     )
-    while part := list(islice(rows, _CHUNKS_AT_ONCE)):
+    while part := rows.fetchmany(_CHUNKS_AT_ONCE):
         sums.add_chunks([(row[0], row[1 : 1 + chunk_width], row[1 + chunk_width :]) for row in part])

@@ -107,7 +107,7 @@ class TailCache:
         behind = [row for row in writers if cached.next_seqs.get(row[0], row[3] + 1) < row[2]]
         for writer_id, ordinal, next_seq, merged_seq in behind:
             begin = cached.next_seqs.get(writer_id, merged_seq + 1)
-            frames = connection.execute(
+            frames = connection.stream(
                 "SELECT next_seq, data FROM l0 WHERE run_id = ? AND writer_id = ? AND seq >= ? AND seq < ? ORDER BY seq",
                 (run_id, writer_id, begin, next_seq),
             )

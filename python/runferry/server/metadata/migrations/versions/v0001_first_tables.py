@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0001"
 down_revision = None
 
-Document = sa.JSON().with_variant(JSONB(), "postgresql")
+Document = sa.JSON()
 
 
 def upgrade() -> None:
@@ -46,7 +45,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run_id", "path"),
     )
     op.create_index("ix_run_field_num", "run_field", ["project_id", "path", "num"])
-    op.create_index("ix_run_field_txt", "run_field", ["project_id", "path", "txt"])
+    # PostgreSQL refuses to index long texts.
+    txt = sa.text("left(txt, 128)") if op.get_bind().dialect.name == "postgresql" else "txt"
+    op.create_index("ix_run_field_txt", "run_field", ["project_id", "path", txt])
     op.create_table(
         "run_tag",
         sa.Column("run_id", sa.LargeBinary(length=16), nullable=False),
