@@ -318,7 +318,7 @@ class Run:
         return self._pid == os.getpid()
 
     def _bind_native(self) -> None:
-        self.log = self._writer.log  # type: ignore[method-assign]
+        self.log = self._writer.fast_log  # type: ignore[method-assign]
 
     def _forget_native(self) -> None:
         """In a forked child: the next use goes through `_own_writer`. The lock is new, as the parent's may have been held."""

@@ -177,6 +177,11 @@ class DisabledWriter:
             raise UsageError("the writer is finished")
         self._last_values.update(data)
 
+    @property
+    def fast_log(self) -> Callable[..., None]:
+        """`log`."""
+        return self.log
+
     def document(self, kind: str, updates: dict[str, Any], removed: list[str]) -> bool:  # noqa: ARG002 - nobody reads it
         """Nothing to do."""
         return True

@@ -1,7 +1,9 @@
 //! The clocks of this machine: the one place that reads them. Everything else gets time as an argument.
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+use nix::time::{ClockId, clock_gettime};
 
 /// The clocks the packer and the sender go by; [`Clock::MACHINE`] but in a simulation.
 #[derive(Debug, Clone, Copy)]
@@ -25,5 +27,6 @@ pub fn mono() -> Duration {
 
 /// Microseconds since 1970 UTC.
 pub fn wall_us() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+    // Each `log()` asks: half of what `SystemTime` costs is arithmetic.
+    clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |now| now.tv_sec() * 1_000_000 + now.tv_nsec() / 1_000)
 }

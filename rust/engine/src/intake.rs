@@ -1,4 +1,4 @@
-//! The caller's side of the ring, under one process-private lock: steps, names, entries, and the counting of what is refused.
+//! The caller's side of the ring, held by one call at a time: steps, names, entries, and the counting of what is refused.
 //!
 //! # Steps
 //! The rules of the W&B SDK. `current` is the step of the open row. A call without `step` writes to it and moves on unless
@@ -10,7 +10,6 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use runferry_ring::{Producer, Pushed};
@@ -39,7 +38,6 @@ const STALL_BUDGET: Duration = Duration::from_millis(900);
 const STALL_WINDOW: Duration = Duration::from_secs(60);
 /// A packer that has done nothing for so long is not waited for at all.
 const HOPELESS_AFTER: Duration = Duration::from_secs(5);
-const STALL_POLL: Duration = Duration::from_micros(500);
 /// How often drops are reported.
 const DROP_REPORT: Duration = Duration::from_secs(1);
 
@@ -59,7 +57,7 @@ pub enum Taken {
     },
     /// The writer is finished, or this is a forked child.
     Closed,
-    /// No room: to be tried again without the lock.
+    /// No room: to be tried again by [`Waiting`].
     Full {
         /// Entry kind.
         kind: u8,
@@ -68,6 +66,19 @@ pub enum Taken {
         /// Values in it.
         points: u64,
     },
+}
+
+/// What a row of known names is, but for its values.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownRow {
+    /// Of its names, as [`Intake::take_row`] gave it.
+    pub schema: u32,
+    /// How many.
+    pub values: usize,
+    /// Whether they are not all floats.
+    pub has_kinds: bool,
+    /// When, microseconds since 1970 UTC.
+    pub time_us: i64,
 }
 
 /// See the module.
@@ -147,52 +158,54 @@ impl Intake {
         self.producer.close();
     }
 
-    /// The step this call writes to; `None`: it lies behind.
+    /// The step this call writes to, and the one of the next call without; `None`: it lies behind.
     #[inline]
-    fn place(&mut self, step: Option<i64>, commit: Option<bool>) -> Option<i64> {
+    fn place(&self, step: Option<i64>, commit: Option<bool>) -> Option<(i64, i64)> {
         let at = match step {
             None => self.current,
             Some(step) if step < self.current => return None,
             Some(step) => step,
         };
         let is_committed = commit.unwrap_or(step.is_none());
-        self.current = if is_committed { at.saturating_add(1) } else { at };
-        Some(at)
+        Some((at, if is_committed { at.saturating_add(1) } else { at }))
     }
 
-    /// A row of a schema that [`Self::take_row`] has given; without kinds all values are floats.
+    /// A row of a schema that [`Self::take_row`] has given, of `count` values that `fill` writes straight into the ring: their bits and,
+    /// if the row is to have them, their kinds (without kinds all are floats).
+    ///
+    /// `false`: nothing has happened, because `fill` says so, there is no room, the step lies behind, or something else is to be told: the
+    /// row comes again by `take_row`. Else it is counted by `accepted`.
     #[inline]
     pub fn take_known(
         &mut self,
-        schema: u32,
-        bits: &[u64],
-        kinds: Option<&[u8]>,
+        row: KnownRow,
         step: Option<i64>,
         commit: Option<bool>,
-        time_us: i64,
-    ) -> Taken {
-        if self.is_closed {
-            return Taken::Closed;
+        accepted: &Writer,
+        fill: impl FnOnce(&mut [[u8; 8]], &mut [u8]) -> bool,
+    ) -> bool {
+        if self.is_closed || !self.unreported.is_empty() {
+            return false;
         }
-        let Some(step) = self.place(step, commit) else { return self.count_behind(bits.len()) };
-        if !self.unreported.is_empty() {
-            self.report_drops(false);
-        }
-        let len = ROW_HEAD_BYTES + bits.len() * 8 + kinds.map_or(0, <[u8]>::len);
-        let fill = |out: &mut [u8]| fill_row(out, schema, step, time_us, bits, kinds);
-        match self.producer.push_with(ROW_SCHEMA, len, fill) {
-            Pushed::Done => Taken::Done,
-            Pushed::Closed => Taken::Closed,
-            full_or_large => {
-                let mut payload = vec![0; len];
-                fill(&mut payload);
-                let points = bits.len() as u64;
-                match full_or_large {
-                    Pushed::TooLarge => self.spool(ROW_SCHEMA, &payload, points),
-                    _ => Taken::Full { kind: ROW_SCHEMA, payload, points },
-                }
+        let Some((step, next)) = self.place(step, commit) else { return false };
+        let KnownRow { schema, values, has_kinds, time_us } = row;
+        let len = ROW_HEAD_BYTES + values * 8 + if has_kinds { values } else { 0 };
+        let pushed = self.producer.push_if(ROW_SCHEMA, len, |out| {
+            let Some((head, rest)) = out.split_first_chunk_mut::<ROW_HEAD_BYTES>() else { return false };
+            let flags = if has_kinds { HAS_KINDS } else { 0 };
+            let words = [u64::from(schema) | u64::from(flags) << 32, step as u64, time_us as u64];
+            for (to, word) in head.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+                *to = word.to_le_bytes();
             }
+            let Some((bits, kinds)) = rest.split_at_mut_checked(values * 8) else { return false };
+            fill(bits.as_chunks_mut::<8>().0, kinds)
+        });
+        if pushed != Some(Pushed::Done) {
+            return false;
         }
+        self.current = next;
+        accepted.accepted_row(self);
+        true
     }
 
     /// Any other row. Also the schema of its names, by which the next such row may come.
@@ -207,7 +220,8 @@ impl Intake {
         if self.is_closed {
             return (Taken::Closed, None);
         }
-        let Some(step) = self.place(step, commit) else { return (self.count_behind(names.len()), None) };
+        let Some((step, next)) = self.place(step, commit) else { return (self.count_behind(names.len()), None) };
+        self.current = next;
         let bytes: usize =
             values.iter().map(Value::byte_count).sum::<usize>() + names.iter().map(|name| name.len()).sum::<usize>();
         if bytes > LARGEST_CALL_BYTES {
@@ -345,46 +359,47 @@ impl Intake {
     }
 }
 
-#[inline]
-fn fill_row(out: &mut [u8], schema: u32, step: i64, time_us: i64, bits: &[u64], kinds: Option<&[u8]>) {
-    let Some((head, rest)) = out.split_first_chunk_mut::<ROW_HEAD_BYTES>() else { return };
-    let flags = if kinds.is_some() { HAS_KINDS } else { 0 };
-    let words = [u64::from(schema) | u64::from(flags) << 32, step as u64, time_us as u64];
-    for (to, word) in head.as_chunks_mut::<8>().0.iter_mut().zip(words) {
-        *to = word.to_le_bytes();
-    }
-    let Some((values, behind)) = rest.split_at_mut_checked(bits.len() * 8) else { return };
-    for (to, bits) in values.as_chunks_mut::<8>().0.iter_mut().zip(bits) {
-        *to = bits.to_le_bytes();
-    }
-    if let Some(kinds) = kinds {
-        behind.copy_from_slice(kinds);
-    }
+/// A call that waits for room: without end while the packer makes progress, else 250 ms at most; where the policy is to block, as long as
+/// that says, and while the journal is full no longer, progress or not.
+#[derive(Debug)]
+pub struct Waiting {
+    begun: Duration,
+    packed_frames: u64,
+    progressed_at: Duration,
 }
 
-/// Pushes an entry as soon as there is room: without end while the packer makes progress, else 250 ms at most; where the policy
-/// is to block, as long as that says, and while the journal is full no longer, progress or not. To be called without the lock around `intake`.
-pub fn push_waiting(writer: &Writer, intake: &Mutex<Intake>, kind: u8, payload: &[u8]) -> bool {
-    let begun = clock::mono();
-    let (mut progress, mut progressed_at) = (writer.wake(), begun);
-    loop {
-        std::thread::sleep(STALL_POLL);
-        let mut intake = intake.lock().unwrap_or_else(PoisonError::into_inner);
+impl Waiting {
+    /// How long to sleep before each try, without holding the intake.
+    pub const POLL: Duration = Duration::from_micros(500);
+
+    /// Wakes the packer.
+    pub fn begin(writer: &Writer) -> Self {
+        let begun = clock::mono();
+        Self { begun, packed_frames: writer.wake(), progressed_at: begun }
+    }
+
+    /// Tries again. Whether the entry is in the ring, or will not be; `None`: not yet.
+    pub fn again(&mut self, writer: &Writer, intake: &mut Intake, kind: u8, payload: &[u8]) -> Option<bool> {
         match intake.producer.push(kind, &[payload]) {
-            Pushed::Done => return true,
-            Pushed::Closed | Pushed::TooLarge => return false,
+            Pushed::Done => {
+                if kind != DOCUMENT {
+                    writer.accepted_row(intake);
+                }
+                return Some(true);
+            }
+            Pushed::Closed | Pushed::TooLarge => return Some(false),
             Pushed::Full => {}
         }
         let (now, packed) = (clock::mono(), writer.wake());
-        if packed != progress {
-            (progress, progressed_at) = (packed, now);
+        if packed != self.packed_frames {
+            (self.packed_frames, self.progressed_at) = (packed, now);
         }
+        let stalled = now.saturating_sub(self.progressed_at);
         let goes_on = match writer.patience() {
-            Some(longest) => now.saturating_sub(if writer.is_holding() { begun } else { progressed_at }) < longest,
-            None => intake.may_wait(packed, now.saturating_sub(progressed_at), STALL_POLL),
+            Some(longest) if writer.is_holding() => now.saturating_sub(self.begun) < longest,
+            Some(longest) => stalled < longest,
+            None => intake.may_wait(packed, stalled, Self::POLL),
         };
-        if !goes_on {
-            return false;
-        }
+        (!goes_on).then_some(false)
     }
 }

@@ -1,16 +1,23 @@
 //! runferry._native: the Python binding. Conversion only.
 
+mod call;
+mod direct;
 mod documents;
 mod errors;
 mod fork;
 mod frames;
 mod histogram;
 mod journals;
+mod long_call;
 mod memory;
 mod numpy;
 mod receipts;
 mod row;
+mod seen;
+mod status;
 mod store;
+mod told;
+mod under_gil;
 mod writer;
 
 use pyo3::prelude::*;

@@ -1,12 +1,14 @@
 //! numpy's scalar types, recognised by their type objects: training loops log them as often as Python's own numbers.
 //!
-//! Nothing is imported: whoever logs a numpy scalar has imported numpy. Reading one of exactly these types runs numpy's C code and no
-//! Python code, so it may happen on the fast path.
+//! Nothing is imported: whoever logs a numpy scalar has imported numpy. Most are then read
+//! directly; what is here is for the others.
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 use runferry_wire::record::value_kind;
+
+use crate::direct;
 
 /// Type objects and the kind their values are kept as.
 static TYPES: PyOnceLock<Vec<(Py<PyType>, u8)>> = PyOnceLock::new();
@@ -26,7 +28,8 @@ pub(crate) fn learn(value: &Bound<'_, PyAny>) {
     }
 }
 
-/// Kind and bits of a numpy scalar; `None`: something else, an integer beyond 64 bits signed, or numpy was not [`learn`]ed yet.
+/// Kind and bits of a numpy scalar, by numpy's own conversion; `None`: something else, an integer beyond 64 bits signed, or numpy was not
+/// [`learn`]ed yet.
 pub(crate) fn bits_of(value: &Bound<'_, PyAny>) -> Option<(u8, u64)> {
     let class = value.get_type();
     let types = TYPES.get(value.py())?;
@@ -39,6 +42,7 @@ pub(crate) fn bits_of(value: &Bound<'_, PyAny>) -> Option<(u8, u64)> {
 
 fn types_of_numpy(py: Python<'_>) -> PyResult<Vec<(Py<PyType>, u8)>> {
     let numpy = py.import("numpy")?;
+    direct::learn_scalars(&numpy)?;
     let floats = FLOATS.iter().map(|name| (*name, value_kind::F64));
     let integers = INTEGERS.iter().map(|name| (*name, value_kind::I64));
     floats

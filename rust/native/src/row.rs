@@ -1,18 +1,13 @@
-//! One `log()` dict as a row: the fast path for a loop that logs the same keys, and the long way for everything else.
-//!
-//! # The fast path
-//! A loop's key objects are the same objects in every call, so a call is recognised by comparing pointers; the cache owns its
-//! keys, since a freed object's address is used again. Floats, integers and bools of exactly these types, None and numpy's
-//! scalars are read without running any Python code; whatever else comes up sends the whole call the long way.
+//! One `log()` dict as a row, whatever is in it; [`crate::seen`] has the short way of a loop.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use runferry_wire::record::{Value, value_kind};
 
 use crate::documents::doc_of;
-use crate::{memory, numpy};
+use crate::{direct, memory, numpy};
 
 /// Longest text, histogram or JSON value kept as it is: larger ones become a marker.
 const LARGEST_VALUE_BYTES: usize = 4 << 20;
@@ -21,8 +16,6 @@ const LARGE_TEXT_BYTES: usize = 64 << 10;
 const COPIES_OF_A_TEXT: usize = 4;
 /// Longest name.
 const LONGEST_NAME_BYTES: usize = 1 << 10;
-/// Key sequences remembered: a loop has a few kinds of calls.
-const REMEMBERED_CALLS: usize = 8;
 
 /// A value that owns what it holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,103 +57,6 @@ impl Owned {
         }
         Self::Marker(kind.to_owned(), format!("{len} bytes, at most {LARGEST_VALUE_BYTES} are stored"))
     }
-}
-
-/// A call seen before: its key objects and the schema of its names.
-#[derive(Debug)]
-pub(crate) struct SeenCall {
-    keys: Vec<Py<PyAny>>,
-    schema: u32,
-}
-
-/// The calls seen lately, newest first.
-#[derive(Debug, Default)]
-pub(crate) struct SeenCalls(Vec<SeenCall>);
-
-/// Values of a recognised call, as they go into a row entry.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch {
-    pub(crate) bits: Vec<u64>,
-    kinds: Vec<u8>,
-    has_only_floats: bool,
-}
-
-impl Scratch {
-    /// The kinds; `None`: all are floats.
-    pub(crate) fn kinds(&self) -> Option<&[u8]> {
-        (!self.has_only_floats).then_some(&self.kinds)
-    }
-}
-
-impl SeenCalls {
-    /// Recognises a call and reads its values; the schema, or `None` for the long way.
-    #[inline]
-    pub(crate) fn read(&mut self, data: &Bound<'_, PyDict>, scratch: &mut Scratch) -> Option<u32> {
-        let len = data.len();
-        for place in 0..self.0.len() {
-            let Some(seen) = self.0.get(place).filter(|seen| seen.keys.len() == len) else { continue };
-            match read_if_same(&seen.keys, data, scratch) {
-                Some(true) => {
-                    let schema = seen.schema;
-                    if place > 0 {
-                        self.0.swap(0, place);
-                    }
-                    return Some(schema);
-                }
-                Some(false) => return None,
-                None => {}
-            }
-        }
-        None
-    }
-
-    /// Remembers a call whose names make up `schema`; returns what it forgets for it, to be dropped where Python code may run.
-    pub(crate) fn remember(&mut self, keys: Vec<Py<PyAny>>, schema: u32) -> Vec<SeenCall> {
-        let forgotten = self.0.split_off(self.0.len().min(REMEMBERED_CALLS - 1));
-        self.0.insert(0, SeenCall { keys, schema });
-        forgotten
-    }
-}
-
-/// `None`: other keys. `Some(false)`: these keys, but a value for the long way.
-#[inline]
-fn read_if_same(keys: &[Py<PyAny>], data: &Bound<'_, PyDict>, scratch: &mut Scratch) -> Option<bool> {
-    scratch.bits.clear();
-    scratch.kinds.clear();
-    scratch.has_only_floats = true;
-    for ((key, value), seen) in data.iter().zip(keys) {
-        if !key.is(seen) {
-            return None;
-        }
-        let (kind, bits) = if let Ok(value) = value.cast_exact::<PyFloat>() {
-            (value_kind::F64, value.value().to_bits())
-        } else {
-            match plain_bits(&value) {
-                Some(found) => {
-                    scratch.has_only_floats &= found.0 == value_kind::F64;
-                    found
-                }
-                None => return Some(false),
-            }
-        };
-        scratch.bits.push(bits);
-        scratch.kinds.push(kind);
-    }
-    Some(true)
-}
-
-/// Kind and bits of an exact int, bool or None, or of a numpy scalar.
-fn plain_bits(value: &Bound<'_, PyAny>) -> Option<(u8, u64)> {
-    if value.is_exact_instance_of::<PyInt>() {
-        return Some((value_kind::I64, value.extract::<i64>().ok()? as u64));
-    }
-    if let Ok(value) = value.cast_exact::<PyBool>() {
-        return Some((value_kind::BOOL, u64::from(value.is_true())));
-    }
-    if value.is_none() {
-        return Some((value_kind::NULL, 0));
-    }
-    numpy::bits_of(value)
 }
 
 /// A dict taken apart the long way.
@@ -269,16 +165,14 @@ fn owned_text(text: &str) -> Owned {
     Owned::Str(text.to_owned())
 }
 
-/// A float, int, bool, text or None of exactly these types; `None` for anything that needs a conversion.
+/// A float, int, bool, text, None or numpy scalar of exactly these types; `None` for anything that needs a conversion.
 fn plain(value: &Bound<'_, PyAny>) -> Option<Owned> {
-    if let Ok(value) = value.cast_exact::<PyFloat>() {
-        return Some(Owned::F64(value.value()));
-    }
     if let Ok(value) = value.cast_exact::<PyString>() {
         return value.to_str().ok().map(owned_text);
     }
     numpy::learn(value);
-    plain_bits(value).map(|(kind, bits)| match kind {
+    let found = direct::bits(value).or_else(|| numpy::bits_of(value));
+    found.map(|(kind, bits)| match kind {
         value_kind::I64 => Owned::I64(bits as i64),
         value_kind::F64 => Owned::F64(f64::from_bits(bits)),
         value_kind::BOOL => Owned::Bool(bits != 0),

@@ -76,25 +76,38 @@ impl Producer {
     /// panics, nothing was pushed.
     #[inline]
     pub fn push_with(&mut self, kind: u8, payload_len: usize, fill: impl FnOnce(&mut [u8])) -> Pushed {
+        let fill = |payload: &mut [u8]| {
+            fill(payload);
+            true
+        };
+        self.push_if(kind, payload_len, fill).unwrap_or(Pushed::Closed)
+    }
+
+    /// As [`Producer::push_with`], but `fill` may find that this is no entry after all, and say `false`: then nothing was pushed, and
+    /// the answer is `None`.
+    #[inline]
+    pub fn push_if(&mut self, kind: u8, payload_len: usize, fill: impl FnOnce(&mut [u8]) -> bool) -> Option<Pushed> {
         if payload_len > self.max_payload_bytes {
-            return Pushed::TooLarge;
+            return Some(Pushed::TooLarge);
         }
         if self.is_closed {
-            return Pushed::Closed;
+            return Some(Pushed::Closed);
         }
         let at = self.entries.tail();
         let entry_bytes = entry_end(0, payload_len);
         let to_lap_end = self.entries.bytes_to_lap_end();
         let pad_bytes = if entry_bytes <= to_lap_end { 0 } else { to_lap_end };
         if !self.has_room(pad_bytes + entry_bytes) {
-            return Pushed::Full;
+            return Some(Pushed::Full);
         }
         let start = at + pad_bytes;
         let Some(payload) = self.entries.bytes_mut(start + WORD_BYTES, payload_len) else {
-            return Pushed::Closed; // A forked child: the mapping is its parent's.
+            return Some(Pushed::Closed); // A forked child: the mapping is its parent's.
         };
         runferry_failpoints::hit!("ring.reserve");
-        fill(payload);
+        if !fill(payload) {
+            return None;
+        }
         runferry_failpoints::hit!("ring.copy");
         let word = Word::Entry { kind, payload_len: payload_len as u32 }.encode(self.nonce, start);
         let mut committed = self.entries.store_word(start, word);
@@ -103,12 +116,12 @@ impl Producer {
             committed = committed.and(self.entries.store_word(at, Word::Pad.encode(self.nonce, at)));
         }
         if committed.is_none() {
-            return Pushed::Closed; // `fill` forked, and this is the child.
+            return Some(Pushed::Closed); // `fill` forked, and this is the child.
         }
         runferry_failpoints::hit!("ring.commit");
         self.entries.publish(start + entry_bytes);
         runferry_failpoints::hit!("ring.publish");
-        Pushed::Done
+        Some(Pushed::Done)
     }
 
     #[inline]

@@ -16,6 +16,7 @@ enum Operation {
     Push { kind: u8, len: usize },
     PushParts { kind: u8, lens: Vec<usize> },
     PanicInFill { len: usize },
+    DeclineInFill { len: usize },
     Next,
     ReleaseSome { read_entries: usize },
     Intern { len: usize },
@@ -27,6 +28,7 @@ fn operation(longest: usize) -> impl Strategy<Value = Operation> {
         6 => (any::<u8>(), 0..=longest).prop_map(|(kind, len)| Operation::Push { kind, len }),
         2 => (any::<u8>(), vec(0..=longest / 2, 0..4)).prop_map(|(kind, lens)| Operation::PushParts { kind, lens }),
         1 => (0..=longest).prop_map(|len| Operation::PanicInFill { len }),
+        1 => (0..=longest).prop_map(|len| Operation::DeclineInFill { len }),
         7 => Just(Operation::Next),
         4 => (1..4_usize).prop_map(|read_entries| Operation::ReleaseSome { read_entries }),
         1 => (0..40_usize).prop_map(|len| Operation::Intern { len }),
@@ -111,6 +113,11 @@ proptest! {
                     let fill = |to: &mut [u8]| { to.fill(0xEE); std::panic::resume_unwind(Box::new("in mid-fill")) };
                     // Whether it panicked or had no room: either way nothing may have changed.
                     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| producer.push_with(1, len, fill))).ok();
+                }
+                Operation::DeclineInFill { len } => {
+                    let decline = |to: &mut [u8]| { to.fill(0xDD); false };
+                    let pushed = producer.push_if(1, len, decline);
+                    prop_assert!(pushed.is_none_or(|pushed| pushed != Pushed::Done));
                 }
                 Operation::Next => {
                     let read = consumer.next()
