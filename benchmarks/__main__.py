@@ -19,7 +19,19 @@ from benchmarks import figures
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NAMES = ("log_call", "log_under_faults", "end_to_end", "bytes_per_point", "memory", "start", "ingest", "beside_peers")
+NAMES = (
+    "log_call",
+    "log_under_faults",
+    "end_to_end",
+    "bytes_per_point",
+    "memory",
+    "start",
+    "ingest",
+    "histogram",
+    "growth",
+    "training_effect",
+    "beside_peers",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

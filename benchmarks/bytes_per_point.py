@@ -34,6 +34,7 @@ def measure() -> Iterator[Figure]:
         workloads.wide(500),
         workloads.sparse(20_000),
         workloads.bursty(5_000),
+        workloads.rank(80),
         workloads.histograms(500),
     ]
     with running_server() as server:

@@ -83,6 +83,11 @@ def bursty(rows: int, burst_rows: int = 250, pause_s: float = 0.2) -> Workload:
     return Workload(f"bursts of {burst_rows} rows", loss_curve(rows).rows, burst_rows, pause_s)
 
 
+def rank(rows: int) -> Workload:
+    """One of 1,000 ranks: two of the standard rows at a time and a pause, so that a frame holds 20 points."""
+    return Workload("one of 1,000 ranks", loss_curve(rows).rows, burst_rows=2, pause_s=0.3)
+
+
 def histograms(rows: int, per_row: int = 4) -> Workload:
     """Histograms of 64 bins of gradients that shrink, beside a loss and a learning rate."""
     draw = np.random.default_rng(_SEED)
