@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     "log_call",
+    "small_calls",
     "log_under_faults",
     "end_to_end",
     "bytes_per_point",
