@@ -1,4 +1,4 @@
-"""Very many writers: they all come back at once after the server was killed, and they are more than it can take."""
+"""Very many writers: all come back at once after the server was killed in the midst of their frames, and they are more than it can take."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.timeout(240 + (HERD + CROWD) // 5)
 
 @contextlib.contextmanager
 def swarm(server: RunningServer, writers: int) -> Iterator[subprocess.Popen[str]]:
-    """All writers, connected and in the middle of their frames."""
+    """All writers, connected; each has sent some of its frames and waits."""
     command = [sys.executable, "-m", "tests.support.swarm", server.write_address, str(writers), str(FRAMES), str(MIDDLE)]
     environment = server_environment() | {"PYTHONPATH": f"{ROOT / 'python'}:{ROOT}"}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as running:
@@ -49,11 +49,22 @@ def swarm(server: RunningServer, writers: int) -> Iterator[subprocess.Popen[str]
             running.kill()
 
 
+def go_on(running: subprocess.Popen[str]) -> None:
+    """Let them send the rest; returns when half of it is acked."""
+    assert running.stdin is not None
+    assert running.stdout is not None
+    running.stdin.write("go\n")
+    running.stdin.flush()
+    assert json.loads(running.stdout.readline()) == {"half": True}
+
+
 def rest_of(running: subprocess.Popen[str]) -> dict[str, Any]:
-    """Let them send the rest; what they saw."""
-    answer, _ = running.communicate("go\n")
-    assert running.returncode == 0
+    """Wait for their end; what they saw."""
+    assert running.stdout is not None
+    answer = running.stdout.readline()
+    assert running.wait() == 0
     told: dict[str, Any] = json.loads(answer)
+    assert told["acked_in_vain"] == 0, "the server has acked what it does not have"
     return told
 
 
@@ -70,6 +81,7 @@ def test_after_a_kill_all_writers_come_back_at_once_and_none_is_left_out(tmp_pat
     data, port = tmp_path / "data", free_port()
     with memory_group(MEMORY_BYTES) as group:
         with RunningServer(data, port=port, prefix=group.prefix) as server, swarm(server, HERD) as running:
+            go_on(running)
             server.kill()
             with RunningServer(data, port=port, prefix=group.prefix) as again:
                 told = rest_of(running)
@@ -102,6 +114,7 @@ def slowed(pid: int, share: float) -> Iterator[None]:
 def test_more_writers_than_the_server_can_take_all_get_on_and_lose_nothing(tmp_path: Path) -> None:
     with RunningServer(tmp_path / "data") as server, swarm(server, CROWD) as running:
         with slowed(server.process.pid, 0.1):
+            go_on(running)
             told = rest_of(running)
 
         assert told["least_at_half"] > MIDDLE, "a writer had not got on when the others were half through"

@@ -2,7 +2,7 @@
 
 They do what a client does as far as the protocol goes: keep to the credit, come back when they are told to or when the stream breaks,
 and go on where the server says. Each sends `MIDDLE` frames, then all wait for each other and for a line on stdin, then they send the rest.
-Lines of JSON on stdout: one when the middle is reached, one at the end.
+Lines of JSON on stdout: one when the middle is reached, one when half of the rest is acked, one at the end.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Swarm:
     """What the writers share."""
 
     def __init__(self, address: str, writers: int, frames: int, middle: int) -> None:
-        """Nobody is connected yet."""
+        """Nobody is connected yet. `acked_in_vain`: frames that the server had acked and did not have when a writer came back."""
         channels = range(-(-writers // WRITERS_A_CONNECTION))
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 1_000)]
         self._stubs = [services.IngestStub(grpc.aio.insecure_channel(address, options=options)) for _ in channels]  # type: ignore[no-untyped-call]  # generated
@@ -42,6 +42,7 @@ class Swarm:
         self.durable = [0] * writers
         self.least_at_half = -1
         self.throttled = self.broken = 0
+        self.acked_in_vain = 0
         self.back_at_s: list[float] = []
         self.go_on = asyncio.Event()
         self._has_moved = asyncio.Condition()
@@ -56,7 +57,12 @@ class Swarm:
         began_s = time.monotonic()
         self.go_on.set()
         await asyncio.gather(*tasks)
-        told = {"throttled": self.throttled, "broken": self.broken, "least_at_half": self.least_at_half}
+        told = {
+            "throttled": self.throttled,
+            "broken": self.broken,
+            "least_at_half": self.least_at_half,
+            "acked_in_vain": self.acked_in_vain,
+        }
         last_back_s = max(self.back_at_s, default=began_s) - began_s
         print(json.dumps({**told, "last_back_s": round(last_back_s, 2), "took_s": round(time.monotonic() - began_s, 2)}), flush=True)  # noqa: T201 - as above
 
@@ -69,7 +75,7 @@ class Swarm:
             wait_s = random.uniform(0, retry_s)
             try:
                 told_s = await self._stream(index, opening, frames)
-            except grpc.aio.AioRpcError:
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the second: it ended before it was written to
                 self.broken += 1
                 retry_s = min(LONGEST_RETRY_S, 2 * retry_s)
             else:
@@ -98,6 +104,7 @@ class Swarm:
                         return float(message.throttle.retry_after_ms) / 1_000
                     if kind == "open_ok":
                         sent, credit_bytes = message.open_ok.next_seq - 1, message.open_ok.credit_bytes
+                        self.acked_in_vain += max(0, self.durable[index] - sent)
                         await self._moved(index, sent)
                         if self.go_on.is_set():
                             self.back_at_s.append(time.monotonic())
@@ -125,6 +132,7 @@ class Swarm:
             self.durable[index] = max(self.durable[index], durable)
             if self.least_at_half < 0 and sum(self.durable) >= len(self.durable) * (self._middle + self._frames) // 2:
                 self.least_at_half = min(self.durable)
+                print(json.dumps({"half": True}), flush=True)  # noqa: T201 - as above
             self._has_moved.notify_all()
 
 
