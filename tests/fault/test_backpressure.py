@@ -5,8 +5,10 @@ The law everywhere: every call is stored, or covered by a GAP that the server sh
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from tests.support.servers import RunningServer
 from tests.support.trainers import command
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from runferry._status import RunStatus
@@ -113,6 +116,44 @@ def test_offline_every_row_is_kept_or_counted(policy: str, tmp_path: Path, serve
         texts = [row["text"] for row in stored.rows(server.url, run.path) if "text" in row]
         if not status.dropped_rows:
             assert texts == [f"at {number}" for number in range(0, ROWS, 1_000)], "texts stay"
+
+
+@contextlib.contextmanager
+def nothing_can_be_removed(folder: str) -> Iterator[None]:
+    """Files can be made in it, and written."""
+    kept = subprocess.run(["chattr", "+a", folder], capture_output=True, text=True, check=False)  # noqa: S607
+    if kept.returncode:
+        pytest.skip(f"not run: the folder cannot be made one that only grows: {kept.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-a", folder], check=True)  # noqa: S607
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.fault(18)
+def test_what_is_dropped_while_no_file_can_be_removed_is_counted_and_later_the_newest_rows_have_room(
+    tmp_path: Path, server: RunningServer
+) -> None:
+    run = runferry.init(project="cap", id="stuck", dir=tmp_path, mode="offline", settings=settings("drop_oldest"))
+    log_noise(run, 0, ROWS // 2)
+    assert run.flush()
+    folder = run.status().journal_dir
+    assert folder is not None
+    with nothing_can_be_removed(folder):
+        log_noise(run, ROWS // 2, ROWS // 4)
+        assert run.flush()
+        stuck = run.status()
+    log_noise(run, ROWS * 3 // 4, ROWS // 4)
+    run.finish()
+
+    synced = command(tmp_path, "sync", str(tmp_path / "runferry"), base_url=server.url)
+
+    assert synced.returncode == 0, synced.stdout + synced.stderr
+    stored.wait_for_state(server.url, run.path, "finished")
+    found = check_conservation(server.url, run.path, ROWS, run.status())
+    assert set(stuck.dropped_by_reason) == {"oldest", "journal_full"}, "one segment went in vain, and no other after it"
+    assert found[-1] == ROWS - 1, "the newest row"
 
 
 @pytest.mark.timeout(180)

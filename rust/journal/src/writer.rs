@@ -87,6 +87,8 @@ struct Sealed {
     bytes: u64,
     /// It holds GAP frames in the place of segments that were dropped, and takes more of them.
     gaps: Option<Gaps>,
+    /// A GAP has taken its place, but its file is still there.
+    is_dropped: bool,
 }
 
 struct Gaps {
@@ -189,7 +191,7 @@ impl Journal {
             let sync = Arc::new(SegmentSync::new(path.clone(), None, segment.first_seq));
             journal.unsynced.push(Unsynced { sync, next_seq: segment.next_seq, name: 0 });
             let (first_seq, next_seq, bytes) = (segment.first_seq, segment.next_seq, segment.bytes);
-            journal.sealed.push_back(Sealed { path, first_seq, next_seq, bytes, gaps: None });
+            journal.sealed.push_back(Sealed { path, first_seq, next_seq, bytes, gaps: None, is_dropped: false });
         }
         journal.begin_segment()?;
         Ok(journal)
@@ -428,6 +430,7 @@ impl Journal {
             next_seq: self.next_seq,
             bytes: active.offset,
             gaps: None,
+            is_dropped: false,
         });
     }
 

@@ -364,6 +364,33 @@ fn a_segment_whose_gap_cannot_be_written_stays() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_removed_has_gone_all_the_same_and_no_other_goes_before_it() {
+    let disk = SimDisk::new();
+    let mut journal = journal(&disk, large());
+    for seq in 1..=6 {
+        journal.append(&data(seq, &[7; 500])).expect("appended");
+        if seq % 2 == 0 {
+            journal.seal();
+        }
+    }
+
+    for (seq, frames) in [(1, vec![1, 3, 4, 5, 6]), (3, vec![1, 3, 5, 6])] {
+        let oldest = journal.droppable(seq).expect("a segment");
+        disk.inject(Fault::Unlink);
+        journal.drop_segment(oldest, &frame(Kind::Gap, seq, 2, b"gap")).expect("its GAP is written");
+
+        assert_eq!(found(&disk), (frames.clone(), vec![]), "the GAP is what a reader finds");
+        assert!(journal.droppable(seq).is_none_or(|next| next.seq == seq + 2), "it is not dropped twice");
+        disk.inject(Fault::Unlink);
+        journal.remove_dropped().expect_err("the disk still refuses");
+        let before = journal.bytes();
+        assert_eq!(journal.remove_dropped().expect("the disk is well again"), oldest.bytes);
+        assert_eq!(journal.bytes(), before - oldest.bytes);
+        assert_eq!((journal.remove_dropped().expect("nothing to do"), found(&disk)), (0, (frames, vec![])));
+    }
+}
+
+#[test]
 fn what_is_not_the_next_whole_frame_is_refused() {
     let disk = SimDisk::new();
     let mut journal = journal(&disk, large());

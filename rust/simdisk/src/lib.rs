@@ -36,6 +36,8 @@ pub enum Fault {
     SyncDir,
     /// The next new file cannot be made.
     Create { error: Errno },
+    /// The next removal of a file fails.
+    Unlink,
     /// The next allocation fails.
     Allocate { error: Errno },
     /// Reads of this block of any file fail from now on.
@@ -313,6 +315,9 @@ impl Disk for SimDisk {
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         self.alive()?;
+        if self.take(|fault| matches!(fault, Fault::Unlink)).is_some() {
+            return Err(Errno::IO.into());
+        }
         lock(&self.0).files.remove(path).map(drop).ok_or_else(|| ErrorKind::NotFound.into())
     }
 

@@ -18,7 +18,7 @@ use crate::shared::{Connection, Counters, LossReason};
 use crate::thin::{self, MOST_LEVEL};
 
 /// What the frames of a segment hold.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Tally {
     rows: u64,
     points: u64,
@@ -140,10 +140,18 @@ impl Loop {
         self.write_packed(closed, packed);
     }
 
-    /// Whether the oldest segment that the sender has not come to yet made room.
+    /// Whether the oldest segment that the sender has not come to yet made room. None goes while one that went before still lies there.
     fn drop_oldest_segment(&mut self) -> bool {
+        match self.it.journal.remove_dropped() {
+            Ok(0) => {}
+            Ok(_) => return true,
+            Err(error) => {
+                self.it.shared.set_error(super::chain(&error));
+                return false;
+            }
+        }
         let Some(segment) = self.it.shared.hide(|asked| self.it.journal.droppable(asked)) else { return false };
-        let tally = self.tallies.remove(&segment.seq).unwrap_or_default();
+        let tally = self.tallies.get(&segment.seq).copied().unwrap_or_default();
         let gone = Dropped {
             rows: tally.rows + tally.gone.rows,
             points: tally.points + tally.gone.points,
@@ -157,6 +165,7 @@ impl Loop {
         self.it.shared.unhide();
         match dropped {
             Ok(()) => {
+                self.tallies.remove(&segment.seq);
                 let counters = &self.it.shared.counters;
                 Counters::add(&counters.gaps, 1);
                 counters.lost(LossReason::Oldest, tally.rows, tally.points);

@@ -116,17 +116,18 @@ impl Journal {
         self.active.as_ref().map(|active| active.first_seq)
     }
 
-    /// Puts a GAP frame in the place of a segment and removes it.
+    /// Puts a GAP frame in the place of a segment and removes it, now or, where the disk refuses that, by [`Self::remove_dropped`]: once
+    /// the GAP stands, readers see nothing else.
     ///
     /// # Errors
-    /// `Full` and `Io`: the segment stays as it is. `OutOfOrder`: `gap` covers other numbers, or the segment is gone.
+    /// `Full` and `Io`: there is no GAP, the segment stays as it is. `OutOfOrder`: `gap` covers other numbers, or the segment is gone.
     pub fn drop_segment(&mut self, segment: Droppable, gap: &[u8]) -> Result<(), JournalError> {
         let Droppable { seq, until_seq, .. } = segment;
         let header = runferry_wire::Header::decode(gap).map_err(|source| JournalError::NotAFrame { source })?;
         let is_it = |sealed: &Sealed| {
             sealed.gaps.is_none() && (sealed.first_seq, sealed.next_seq) == (header.seq, header.next_seq())
         };
-        let Some(place) = self.sealed.iter().position(is_it).filter(|_| header.seq == seq) else {
+        let Some(mut place) = self.sealed.iter().position(is_it).filter(|_| header.seq == seq) else {
             return Err(JournalError::OutOfOrder { expected: seq, found: header.seq });
         };
         let before = place.checked_sub(1).and_then(|place| self.sealed.get_mut(place));
@@ -139,13 +140,28 @@ impl Journal {
             *next_seq = until_seq;
             let (sync, name) = (Arc::clone(&gaps.sync), gaps.name);
             self.note_unsynced(sync, until_seq, name);
-            self.remove(place)?;
         } else {
             let gaps = self.begin_gaps(seq, until_seq, gap)?;
             self.sealed.insert(place, gaps);
-            self.remove(place + 1)?;
+            place += 1;
         }
+        if let Some(dropped) = self.sealed.get_mut(place) {
+            dropped.is_dropped = true;
+        }
+        self.remove(place).ok(); // the error is told by whoever asks for the room once more
         Ok(())
+    }
+
+    /// Removes what [`Self::drop_segment`] could not remove; the bytes won.
+    ///
+    /// # Errors
+    /// `Io` if it cannot be removed now either: dropping more would win nothing.
+    pub fn remove_dropped(&mut self) -> Result<u64, JournalError> {
+        let mut won_bytes = 0;
+        while let Some(place) = self.sealed.iter().position(|segment| segment.is_dropped) {
+            won_bytes += self.remove(place)?;
+        }
+        Ok(won_bytes)
     }
 
     fn note_unsynced(&mut self, sync: Arc<SegmentSync>, next_seq: u64, name: u64) {
@@ -179,7 +195,7 @@ impl Journal {
         let sync = Arc::new(SegmentSync::new(path.clone(), Some(Arc::clone(&file)), first_seq));
         self.note_unsynced(Arc::clone(&sync), next_seq, name);
         let bytes = bytes.len() as u64;
-        Ok(Sealed { path, first_seq, next_seq, bytes, gaps: Some(Gaps { file, sync, name }) })
+        Ok(Sealed { path, first_seq, next_seq, bytes, gaps: Some(Gaps { file, sync, name }), is_dropped: false })
     }
 
     /// The oldest segment, unless the next process would give its numbers to other frames: because it is the only one, or
