@@ -2,39 +2,20 @@
 //!
 //! The moments are made by hand: a ring, a lock and a journal in the state in which the packer would have left them.
 
-use std::path::{Path, PathBuf};
+mod support;
+
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use runferry_engine::adopt::{AdoptError, adopt};
-use runferry_engine::batch::{Batch, Identity, Names, map_frame};
-use runferry_engine::machine;
-use runferry_journal::{Journal, JournalOptions, Lock, LockInfo, Next, Reader, RealDisk};
-use runferry_ring::{Consumer, Options, Producer, Pushed};
+use runferry_engine::batch::{Batch, Names};
+use runferry_journal::{Next, Reader, RealDisk};
+use runferry_ring::Pushed;
 use runferry_wire::record::{RowNames, TAG_NAME, Value, encode_row, encode_schema};
-use runferry_wire::{Block, Doc, Frame, Kind, Values, block, flags, payload};
+use runferry_wire::{Block, Frame, Values, block, flags, payload};
 
-const WHO: Identity = Identity { run_id: [3; 16], writer_id: 77 };
-
-/// A folder of its own, gone at the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("runferry-adopt-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).expect("the temporary folder can be written");
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
-    }
-}
+use support::{Begun, RING, Scratch, WHO};
 
 struct RingNames(runferry_ring::Names);
 
@@ -46,57 +27,33 @@ impl Names for RingNames {
 
 /// A writer by hand, up to the moment of its death.
 struct Doomed {
-    producer: Producer,
-    consumer: Consumer,
-    journal: Journal,
+    has: Begun,
     batch: Batch,
     next_seq: u64,
     logged: i64,
-    _lock: Lock,
 }
 
 impl Doomed {
     fn start(dir: &Path) -> Self {
-        let ring = dir.join("test.ring");
-        let info = LockInfo { ring: Some(ring.display().to_string()), ..LockInfo::default() };
-        let lock = Lock::acquire(dir, &info).expect("nobody else has it");
-        let open = Doc::Map(vec![("id".to_owned(), "r".into()), ("mode".to_owned(), "offline".into())]);
-        let open_frame = move |seq| map_frame(WHO, Kind::Open, seq, 0, 0, &open);
-        let journal = Journal::create(Arc::new(RealDisk), dir, open_frame, 1, JournalOptions::OFFLINE).expect("made");
-        let identity = runferry_ring::Identity {
-            run_id: WHO.run_id,
-            writer_id: WHO.writer_id,
-            boot_id: machine::boot_id(),
-            pid: 1,
-            start_ticks: 0,
-        };
-        let (mut producer, consumer) = runferry_ring::create(&Options {
-            identity,
-            name: "test.ring",
-            shm_dir: dir,
-            fallback_dir: dir,
-            entry_bytes: 1 << 16,
-            names_bytes: 1 << 12,
-        })
-        .expect("made");
+        let mut has = Begun::new(dir);
         let name: Vec<u8> = [&[TAG_NAME], b"loss".as_slice()].concat();
-        assert_eq!(producer.intern(&name), Some(0));
-        assert_eq!(producer.intern(&encode_schema(&[0])), Some(1));
-        Self { producer, consumer, journal, batch: Batch::default(), next_seq: 1, logged: 0, _lock: lock }
+        assert_eq!(has.producer.intern(&name), Some(0));
+        assert_eq!(has.producer.intern(&encode_schema(&[0])), Some(1));
+        Self { has, batch: Batch::default(), next_seq: 1, logged: 0 }
     }
 
     fn log(&mut self, rows: i64) {
         for _ in 0..rows {
             let (kind, row) = encode_row(RowNames::Schema(1), self.logged, 0, &[Value::F64(self.logged as f64)]);
-            assert_eq!(self.producer.push(kind, &[&row]), Pushed::Done);
+            assert_eq!(self.has.producer.push(kind, &[&row]), Pushed::Done);
             self.logged += 1;
         }
     }
 
     /// Packs what is in the ring as one frame, and goes on as far as `moment`.
     fn pack(&mut self, moment: Moment) {
-        let names = RingNames(self.consumer.names());
-        while let Some(entry) = self.consumer.next() {
+        let names = RingNames(self.has.consumer.names());
+        while let Some(entry) = self.has.consumer.next() {
             self.batch.push(entry.kind, entry.payload, entry.end, &names, Duration::ZERO);
         }
         self.batch.close();
@@ -104,16 +61,16 @@ impl Doomed {
         if moment == Moment::BeforeIntent {
             return;
         }
-        self.consumer.set_intent(packed.seq, packed.end);
+        self.has.consumer.set_intent(packed.seq, packed.end);
         if moment == Moment::BeforeWrite {
             return;
         }
-        self.journal.append(&packed.frame).expect("written");
+        self.has.journal.append(&packed.frame).expect("written");
         self.next_seq = packed.next_seq;
         if moment == Moment::BeforeRelease {
             return;
         }
-        self.consumer.release(packed.end);
+        self.has.consumer.release(packed.end);
     }
 }
 
@@ -170,7 +127,7 @@ fn a_death_at_any_moment_of_packing_loses_and_doubles_nothing() {
 
         assert_eq!(read_back(&scratch.0).0, expected(35), "{moment:?}");
         assert_eq!(adopted.open.get_str("id"), Some("r"));
-        assert!(!scratch.0.join("test.ring").exists(), "{moment:?}");
+        assert!(!scratch.0.join(RING).exists(), "{moment:?}");
     }
 }
 
@@ -201,7 +158,7 @@ fn records_whose_frames_only_the_server_may_know_go_to_an_heir() {
     doomed.pack(Moment::Never);
     // The disk refuses frames 2 and 3; the server got them all the same, and died or not, nobody knows their records.
     doomed.log(5);
-    doomed.consumer.set_intent(3, u64::MAX);
+    doomed.has.consumer.set_intent(3, u64::MAX);
     drop(doomed);
 
     let adopted = adopt(&dir).expect("adopted");
@@ -247,7 +204,7 @@ fn a_damaged_record_costs_itself_and_is_counted() {
     let scratch = Scratch::new();
     let mut doomed = Doomed::start(&scratch.0);
     doomed.log(2);
-    assert_eq!(doomed.producer.push(99, &[b"of a later version"]), Pushed::Done);
+    assert_eq!(doomed.has.producer.push(99, &[b"of a later version"]), Pushed::Done);
     doomed.log(2);
     drop(doomed);
 

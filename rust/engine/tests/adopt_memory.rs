@@ -2,19 +2,18 @@
 
 #![cfg(target_os = "linux")]
 
+mod support;
+
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use runferry_engine::adopt::adopt;
-use runferry_engine::batch::{Identity, map_frame};
 use runferry_engine::rowspool;
-use runferry_journal::{Journal, JournalOptions, Lock, LockInfo, RealDisk};
-use runferry_ring::{Options, Pushed};
+use runferry_ring::Pushed;
 use runferry_wire::record::{RowNames, SPOOLED, Value, encode_row};
-use runferry_wire::{Doc, Kind};
 
-const WHO: Identity = Identity { run_id: [3; 16], writer_id: 77 };
+use support::{Begun, Scratch};
+
 const CALLS: u64 = 150;
 const CALL_BYTES: usize = 1 << 20;
 /// Of a hundred and fifty; a frame is closed at 640 KiB, and unfolds to a few times that.
@@ -41,46 +40,24 @@ fn peak_bytes() -> u64 {
 
 /// A writer that died with calls in its ring whose payloads lie in files.
 fn die(dir: &Path) {
-    let info = LockInfo { ring: Some(dir.join("test.ring").display().to_string()), ..LockInfo::default() };
-    let _lock = Lock::acquire(dir, &info).expect("nobody else has it");
-    let open = Doc::Map(vec![("id".to_owned(), "r".into())]);
-    let open_frame = move |seq| map_frame(WHO, Kind::Open, seq, 0, 0, &open);
-    Journal::create(Arc::new(RealDisk), dir, open_frame, 1, JournalOptions::OFFLINE).expect("made");
-    let identity = runferry_ring::Identity {
-        run_id: WHO.run_id,
-        writer_id: WHO.writer_id,
-        boot_id: [0; 16],
-        pid: 1,
-        start_ticks: 0,
-    };
-    let (mut producer, _consumer) = runferry_ring::create(&Options {
-        identity,
-        name: "test.ring",
-        shm_dir: dir,
-        fallback_dir: dir,
-        entry_bytes: 1 << 16,
-        names_bytes: 1 << 12,
-    })
-    .expect("made");
+    let mut doomed = Begun::new(dir);
     for call in 0..CALLS {
         let text = noise(call + 1);
         let (kind, row) = encode_row(RowNames::Inline(&["text"]), call as i64, 0, &[Value::Str(&text)]);
         let entry = rowspool::write(dir, call, kind, &row).expect("there is room");
-        assert_eq!(producer.push(SPOOLED, &[&entry]), Pushed::Done);
+        assert_eq!(doomed.producer.push(SPOOLED, &[&entry]), Pushed::Done);
     }
 }
 
 // fault: 60
 #[test]
 fn an_adopter_needs_memory_for_a_few_frames_however_much_was_left() {
-    let dir: PathBuf = std::env::temp_dir().join(format!("runferry-adopt-memory-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).expect("the temporary folder can be written");
-    die(&dir);
+    let scratch = Scratch::new();
+    die(&scratch.0);
     let before_bytes = peak_bytes();
 
-    let adopted = adopt(&dir);
+    let adopted = adopt(&scratch.0);
     let needed_bytes = peak_bytes() - before_bytes;
-    std::fs::remove_dir_all(&dir).ok();
 
     assert_eq!(adopted.expect("adopted").recovered_rows, CALLS);
     assert!(needed_bytes < MOST_BYTES, "{} MiB", needed_bytes >> 20);
