@@ -8,16 +8,20 @@
 //! Each packed frame names the ring offset behind the last record that it holds whole. A record that is split over frames
 //! (a row of many megabytes) lends its end to the last of them, so packing it again after a crash repeats values, never loses one.
 
+mod last;
+
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use runferry_wire::block::{self, Block};
 use runferry_wire::builder::RowsBuilder;
 use runferry_wire::record::{self, Dropped, Row};
-use runferry_wire::rows::{EMPTY_ROW_NAME, MAX_PAYLOAD_COLUMNS, MAX_ROWS, Rows, Values};
+use runferry_wire::rows::{MAX_PAYLOAD_COLUMNS, MAX_ROWS, Rows};
 use runferry_wire::{Codec, Doc, Draft, Kind, flags, payload};
 
 use crate::receipt::Covered;
+pub use last::Last;
+use last::LastValues;
 
 /// A frame is closed when its block would be about this large.
 const TARGET_RAW_BYTES: usize = 640 << 10;
@@ -25,10 +29,6 @@ const TARGET_RAW_BYTES: usize = 640 << 10;
 const MAX_RAW_BYTES: usize = 4 << 20;
 /// A block with so many columns is closed; twice as many fit a payload, so that a call has room behind it.
 const MANY_COLUMNS: usize = MAX_PAYLOAD_COLUMNS / 2;
-/// Metrics whose last value is kept for the local summary; the server's has all of them.
-const MOST_LAST_VALUES: usize = 1 << 14;
-/// And bytes of their names and values: two of the largest.
-const MOST_LAST_BYTES: usize = 8 << 20;
 /// zstd level: the values are mostly noise, a higher one costs time and gains a few percent.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -64,36 +64,6 @@ pub struct Packed {
     pub points: u64,
     /// What it says is gone.
     pub gone: Dropped,
-}
-
-/// The last value of a metric, for the run's summary.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Last {
-    /// A float.
-    F64(f64),
-    /// An integer.
-    I64(i64),
-    /// A truth value.
-    Bool(bool),
-    /// Text.
-    Str(String),
-    /// Histogram bytes.
-    Hist(Vec<u8>),
-    /// A msgpack value.
-    Json(Vec<u8>),
-    /// Printable form of a value that could not be kept.
-    Marker(String),
-}
-
-impl Last {
-    /// Bytes it takes beyond its own size.
-    fn byte_count(&self) -> usize {
-        match self {
-            Self::F64(_) | Self::I64(_) | Self::Bool(_) => 0,
-            Self::Str(text) | Self::Marker(text) => text.len(),
-            Self::Hist(bytes) | Self::Json(bytes) => bytes.len(),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -195,8 +165,7 @@ pub struct Batch {
     first_at: Option<Duration>,
     /// Offset behind the last record taken in.
     end: u64,
-    last: HashMap<String, Last>,
-    last_bytes: usize,
+    last: LastValues,
     damaged: u64,
     covered: Covered,
 }
@@ -345,43 +314,10 @@ impl Batch {
         self.document_bytes = 0;
         if self.builder.row_count() > 0 {
             let block = self.builder.take();
-            self.remember(&block.columns);
+            self.last.remember(&block.columns);
             blocks.push(Block::Rows(block));
         }
         self.ready.push_back(Closed { ready: Ready::Data { blocks, points }, end: self.end });
-    }
-
-    fn remember(&mut self, columns: &[runferry_wire::Column]) {
-        for column in columns.iter().filter(|column| column.name != EMPTY_ROW_NAME) {
-            let last = match &column.values {
-                Values::Null(_) => None,
-                Values::F64(values) => values.last().map(|value| Last::F64(*value)),
-                Values::I64(values) => values.last().map(|value| Last::I64(*value)),
-                Values::Bool(values) => values.last().map(|value| Last::Bool(*value)),
-                Values::Str(values) => values.last().map(|value| Last::Str(value.clone())),
-                Values::Hist(values) => values.last().map(|value| Last::Hist(value.clone())),
-                Values::Json(values) => values.last().map(|value| Last::Json(value.clone())),
-                Values::Marker(values) => values.last().map(|(_, text)| Last::Marker(text.clone())),
-            };
-            let Some(last) = last else { continue };
-            let (name_bytes, value_bytes) = (column.name.len(), last.byte_count());
-            if let Some(slot) = self.last.get_mut(&column.name) {
-                self.last_bytes -= slot.byte_count();
-                if self.last_bytes + value_bytes <= MOST_LAST_BYTES {
-                    self.last_bytes += value_bytes;
-                    *slot = last;
-                } else {
-                    // Rather none than an old one.
-                    self.last_bytes -= name_bytes;
-                    self.last.remove(&column.name);
-                }
-            } else if self.last.len() < MOST_LAST_VALUES
-                && self.last_bytes + name_bytes + value_bytes <= MOST_LAST_BYTES
-            {
-                self.last_bytes += name_bytes + value_bytes;
-                self.last.insert(column.name.clone(), last);
-            }
-        }
     }
 
     /// Whether the oldest record has waited for `linger`, or a frame is closed already.
@@ -406,7 +342,7 @@ impl Batch {
 
     /// The last value of every metric seen in a closed frame.
     pub fn last_values(&self) -> &HashMap<String, Last> {
-        &self.last
+        self.last.by_name()
     }
 
     /// The oldest of what is closed.
@@ -459,6 +395,7 @@ pub fn map_frame(identity: Identity, kind: Kind, seq: u64, record_count: u32, ex
 mod tests {
     use super::*;
     use runferry_wire::record::{RowNames, Value, encode_row, encode_schema};
+    use runferry_wire::rows::{EMPTY_ROW_NAME, Values};
     use runferry_wire::{Frame, block::decode_all};
 
     const WHO: Identity = Identity { run_id: [1; 16], writer_id: 2 };
@@ -555,7 +492,7 @@ mod tests {
         points += batch.pack(WHO, 1, 0).map_or(0, |packed| packed.points);
 
         assert_eq!(points, 200_000);
-        assert_eq!(batch.last_values().len(), MOST_LAST_VALUES);
+        assert_eq!(batch.last_values().len(), last::MOST_VALUES);
     }
 
     #[test]

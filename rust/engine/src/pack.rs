@@ -16,9 +16,10 @@
 //!
 //! # Failure
 //! A frame that the journal cannot take stays in the outbox (8 MiB), its records stay in the ring, and both are tried again each
-//! second. Beyond that the ring fills, and callers drop with a count. Sending goes on all the while. What a journal at its cap
-//! means for new frames is `full`.
+//! second (`again`). Beyond that the ring fills, and callers drop with a count. Sending goes on all the while. What a journal at
+//! its cap means for new frames is `full`.
 
+mod again;
 mod full;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -39,10 +40,11 @@ use crate::batch::{Batch, Closed, Identity, Last, Names, Packed, map_frame};
 use crate::clock::Clock;
 use crate::held::Held;
 use crate::pressure::{Policy, Pressure};
-use crate::receipt::{Covered, segment_head};
+use crate::receipt::Covered;
 use crate::rowspool;
-use crate::shared::{Connection, Counters, Item, LossReason, REFUSED_BYTES, Shared};
+use crate::shared::{Counters, Item, LossReason, REFUSED_BYTES, Shared};
 use crate::sync_disk::{Done, SyncJob, SyncQueue};
+use again::Waiting;
 use full::Tally;
 
 const BUSY_POLL: Duration = Duration::from_millis(5);
@@ -105,17 +107,6 @@ impl Names for InterimNames {
     fn item(&self, id: u32) -> Option<&[u8]> {
         self.0.lookup(id)
     }
-}
-
-/// A frame that the journal would not take yet.
-struct Waiting {
-    seq: u64,
-    next_seq: u64,
-    end: u64,
-    frame: Bytes,
-    rows: u64,
-    points: u64,
-    gone: Dropped,
 }
 
 /// The packer between two looks at its inbox.
@@ -272,11 +263,6 @@ impl Loop {
         count
     }
 
-    /// Bytes of frames that are nowhere but in memory.
-    fn waiting_bytes(&self) -> usize {
-        self.waiting.iter().map(|waiting| waiting.frame.len()).sum()
-    }
-
     /// Everything that is in the ring now goes to the journal, whether it is due or not. What comes in meanwhile does not prolong it.
     fn write_all(&mut self) {
         let end = self.it.consumer.cursor() + self.it.consumer.unread_bytes();
@@ -373,23 +359,6 @@ impl Loop {
         }
     }
 
-    /// What the server has needs no journal: while the disk takes nothing, the ring empties as fast as the server acks.
-    fn release_acked(&mut self) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        let durable = self.it.shared.state().durable_next_seq;
-        while let Some(end) =
-            self.waiting.front().filter(|waiting| waiting.next_seq <= durable).map(|waiting| waiting.end)
-        {
-            self.waiting.pop_front();
-            self.release(end);
-        }
-        if self.waiting.is_empty() {
-            self.it.shared.set_holding(false);
-        }
-    }
-
     fn keep_house(&mut self) {
         let now = self.now();
         let pause_ms = runferry_failpoints::value!("pack.housekeeping_ms", HOUSEKEEPING.as_millis() as u64);
@@ -424,111 +393,6 @@ impl Loop {
         if is_wanted && is_behind && now.saturating_sub(self.last_sync) >= HOUSEKEEPING {
             self.last_sync = now;
             self.request_sync(None);
-        }
-    }
-
-    /// Offers the frames again that the journal would not take. What the server has meanwhile needs no journal.
-    fn retry_waiting(&mut self) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        self.release_acked();
-        let first = self.waiting.front().map_or(self.next_seq, |waiting| waiting.seq);
-        if self.it.journal.next_seq() != first {
-            // Frames below went to the server alone: the journal goes on behind them, in a segment of its own.
-            match self.new_journal(first) {
-                Ok(journal) => self.it.journal = journal,
-                Err(error) => return self.it.shared.set_error(chain(&error)),
-            }
-        }
-        // What a lost server may have seen has to be kept as it is: the cap is passed by what the ring held, once.
-        let past_limits = !self.it.policy.holds() && self.it.shared.state().connection != Connection::Connected;
-        if self.write_waiting(past_limits) {
-            self.it.shared.set_holding(false);
-            self.it.shared.change(|state| state.journal = if state.is_pressed { "full" } else { "ok" });
-        }
-    }
-
-    /// Whether the journal took everything that waited for it.
-    fn write_waiting(&mut self, past_limits: bool) -> bool {
-        while let Some(waiting) = self.waiting.pop_front() {
-            if !self.append(&waiting.frame, past_limits) {
-                self.waiting.push_front(waiting);
-                return false;
-            }
-            self.it.shared.change(|state| {
-                if let Some(item) = state.items.iter_mut().find(|item| item.seq == waiting.seq) {
-                    item.is_journaled = true;
-                }
-            });
-            self.journaled(waiting.end, waiting.next_seq, waiting.frame.len());
-            self.tally(waiting.rows, waiting.points, waiting.gone);
-        }
-        true
-    }
-
-    fn new_journal(&self, first_seq: u64) -> Result<Journal, JournalError> {
-        let head = segment_head(self.it.identity, self.it.open.clone(), self.it.covered.clone());
-        Journal::create(Arc::clone(&self.it.disk), &self.it.dir, head, first_seq, self.it.options)
-    }
-
-    /// After a failed fsync nothing the old segment holds is believed: what is still in memory is written anew.
-    ///
-    /// # Errors
-    /// Frames that the server does not have either are in doubt and not in memory any more.
-    fn rewrite_doubtful(&mut self) -> Result<(), String> {
-        self.rewrite_from_memory();
-        let durable = self.it.shared.state().durable_next_seq;
-        let Some(doubt) = self.it.journal.doubt().filter(|doubt| doubt.until_seq > durable) else { return Ok(()) };
-        let (first, last) = (doubt.seq.max(durable), doubt.until_seq - 1);
-        let reason = format!("frames {first} to {last} may not survive a power cut: their fsync failed");
-        self.it.shared.set_error(reason.clone());
-        Err(reason)
-    }
-
-    fn rewrite_from_memory(&mut self) {
-        let Some(doubt) = self.it.journal.doubt() else { return };
-        let first = self.doubtful_in_memory(doubt.seq);
-        // Frames behind the doubtful ones cure nothing.
-        let Some(first) = first.filter(|first| *first < doubt.until_seq) else { return };
-        self.take_back(first);
-        self.it.journal.restart_from(first);
-        if self.write_waiting(true) {
-            self.it.shared.change(|state| {
-                state.last_error = format!("the disk failed or a file of the journal was removed; frames from {first} on were written to a new one");
-            });
-        }
-        self.it.shared.change(|state| state.journal = "degraded");
-    }
-
-    /// The first frame from `seq` on that was journaled and is still in memory; all behind it are, too.
-    fn doubtful_in_memory(&self, seq: u64) -> Option<u64> {
-        let state = self.it.shared.state();
-        state.items.iter().find(|item| item.is_journaled && item.next_seq > seq).map(|item| item.seq)
-    }
-
-    /// Journaled frames from `first` on wait again to be written.
-    fn take_back(&mut self, first: u64) {
-        let taken: Vec<Waiting> = self.it.shared.change(|state| {
-            let journaled = state.items.iter_mut().filter(|item| item.is_journaled && item.seq >= first);
-            let back = journaled.map(|item| {
-                item.is_journaled = false;
-                let records = Header::decode(&item.frame).map_or(0, |header| u64::from(header.record_count));
-                // Their records have left the ring.
-                Waiting {
-                    seq: item.seq,
-                    next_seq: item.next_seq,
-                    end: 0,
-                    frame: item.frame.clone(),
-                    rows: records,
-                    points: 0,
-                    gone: Dropped::default(),
-                }
-            });
-            back.collect()
-        });
-        for waiting in taken.into_iter().rev() {
-            self.waiting.push_front(waiting);
         }
     }
 

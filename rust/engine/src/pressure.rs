@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_writer_that_logs_for_ever_never_meets_the_end_of_its_room() {
-        let (mut used, mut logged, mut pressure) = (0, 0, Pressure::default());
+        let (mut used, mut logged, mut pressure) = (0, 0_u64, Pressure::default());
         while pressure.level < MOST_LEVEL {
             let level = pressure.update(&margin(used, 1 << 30));
             used += (1 << 20) >> level;

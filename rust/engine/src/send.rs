@@ -12,7 +12,9 @@
 //! # Failure
 //! No failure ends the thread but one that only the user can mend (address, refused run): state and reason are in `status()`.
 
-use std::collections::HashMap;
+mod gaps;
+mod life;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,19 +28,16 @@ use runferry_transport::retry::{Backoff, Pause};
 use runferry_transport::session::{Due, FrameSize, GapCause, Reaction, Resume, Session, Verdict};
 use runferry_transport::tls::{Secure, Tongue};
 use runferry_transport::{Dial, RetryCause, TransportError};
-use runferry_wire::record::Dropped;
-use runferry_wire::{Header, Kind, flags};
 
-use crate::batch::gap_frame;
 use crate::clock::Clock;
 use crate::credentials::{Access, Credentials, Hidden};
 use crate::outward::Outward;
 use crate::patience::{Attempt, Patience};
 use crate::shared::{Connection as State, Counters, Shared};
 use crate::source::Source;
+use gaps::Gaps;
+use life::{is_of_another_life, succeed};
 
-/// Both checksums of a frame, in its header.
-const HASH_AT: std::ops::Range<usize> = 56..64;
 /// Frames handed to the connection at once.
 const ROUND_BYTES: usize = 2 << 20;
 /// How long the server gets to end the stream after Bye.
@@ -126,7 +125,7 @@ pub(crate) async fn serve(
     let mut session = Session::new(source.outward(shared.state().durable_next_seq), random.fork());
     let mut backoff = Backoff::new();
     let mut credentials = Credentials::new(&sender.access, &sender.base_url);
-    let mut gaps = HashMap::new();
+    let mut gaps = Gaps::default();
     loop {
         let (began_at, durable_before) = ((sender.clock.mono)(), session.durable_next_seq());
         let mut has_answered = false;
@@ -152,7 +151,7 @@ pub(crate) async fn serve(
             Ok(Parted::Stopped) => return Ended::Stopped,
             Ok(Parted::Succeeded) => {
                 session = Session::new(1, random.fork());
-                gaps.clear();
+                gaps = Gaps::default();
                 backoff.drained(now, random.f64())
             }
             Ok(Parted::Reconnect) if has_progressed => {
@@ -227,7 +226,7 @@ async fn connect(
     session: &mut Session,
     backoff: &mut Backoff,
     credentials: &mut Credentials<'_>,
-    gaps: &mut HashMap<u64, Bytes>,
+    gaps: &mut Gaps,
     has_answered: &mut bool,
 ) -> Result<Parted, TransportError> {
     let shared = &*sender.shared;
@@ -299,7 +298,7 @@ async fn connect(
             Err(TransportError::Blocked { reason: format!("{reason}: its journal is of a process that was set back") })
         };
     }
-    go_on(&resume, source, gaps, shared)?;
+    gaps.go_on(&resume, source, shared)?;
     shared.acked(source.local(opened.next_seq), 0);
 
     loop {
@@ -344,49 +343,12 @@ fn refusing<T>(
     answer
 }
 
-/// Whether the newest frame that the server has, and has not been known to have, is another one than the frame of that number here: then
-/// so are the numbers before it, and to go on behind them would lose what they hold here.
-fn is_of_another_life(
-    source: &mut Outward<impl Source>,
-    gaps: &HashMap<u64, Bytes>,
-    next_seq: u64,
-    hash: Option<[u8; 8]>,
-    shared: &Shared,
-) -> bool {
-    let (seq, Some(hash)) = (next_seq.saturating_sub(1), hash) else { return false };
-    if seq == 0 || gaps.contains_key(&seq) || source.local(next_seq) <= shared.state().durable_next_seq {
-        return false;
-    }
-    let Ok(Some(frame)) = source.frame(seq) else { return false };
-    // A GAP may have taken the frame's place since it was sent, and an adopter packs a frame anew under its number.
-    let is_as_sent = Header::decode(&frame)
-        .is_ok_and(|header| header.seq == seq && header.kind != Kind::Gap && header.flags & flags::RECOVERED == 0);
-    is_as_sent && frame.get(HASH_AT) != Some(&hash[..])
-}
-
-/// The living writer was set back: it goes on as a new one, from the first frame that it has no ack for.
-fn succeed(
-    sender: &Sender<impl Dial>,
-    source: &mut Outward<impl Source>,
-    reason: &str,
-) -> Result<Parted, TransportError> {
-    let shared = &*sender.shared;
-    let first_seq = shared.state().durable_next_seq;
-    source.succeed(first_seq, (sender.clock.wall_us)())?;
-    shared.set_error(format!(
-        "the server answers that {reason}: this process was set back; frames from {first_seq} on are sent as those of a new writer, \
-         {:016x}",
-        source.identity().writer_id,
-    ));
-    Ok(Parted::Succeeded)
-}
-
 /// Hands over frames until there is none, or the session says no.
 async fn send_what_may_go(
     sender: &Sender<impl Dial>,
     source: &mut impl Source,
     session: &mut Session,
-    gaps: &mut HashMap<u64, Bytes>,
+    gaps: &mut Gaps,
     outgoing: &Outgoing,
 ) -> Result<(), TransportError> {
     let shared = &*sender.shared;
@@ -395,8 +357,8 @@ async fn send_what_may_go(
     let mut round_bytes = 0;
     loop {
         let seq = session.next_seq();
-        let frame = match gaps.get(&seq) {
-            Some(gap) => Some(gap.clone()),
+        let frame = match gaps.get(seq) {
+            Some(gap) => Some(gap),
             None => source.frame(seq).map_err(|reason| local_trouble(&reason))?,
         };
         let Some(frame) = frame else { break };
@@ -414,7 +376,7 @@ async fn send_what_may_go(
             }
             Verdict::TooLarge { max_bytes } => {
                 let detail = format!("a frame of {} bytes, the server takes {max_bytes}", size.bytes);
-                put_gap(&frame, source, gaps, shared, "rejected", &detail);
+                gaps.put(&frame, source, shared, "rejected", &detail);
             }
             Verdict::NotBefore(_) | Verdict::Full | Verdict::Closed | Verdict::NotNext { .. } => break,
         }
@@ -435,7 +397,7 @@ fn heed(
     sender: &Sender<impl Dial>,
     source: &mut Outward<impl Source>,
     session: &mut Session,
-    gaps: &mut HashMap<u64, Bytes>,
+    gaps: &mut Gaps,
 ) -> Result<Option<Parted>, TransportError> {
     let shared = &*sender.shared;
     let received = match &event {
@@ -446,17 +408,17 @@ fn heed(
         Reaction::Nothing => shared.acked(received, 0),
         Reaction::Durable { next_seq } => {
             runferry_failpoints::hit!("send.acked");
-            gaps.retain(|seq, _| *seq >= next_seq);
+            gaps.forget_below(next_seq);
             shared.acked(received, source.local(next_seq));
         }
-        Reaction::Resume(resume) => go_on(&resume, source, gaps, shared)?,
+        Reaction::Resume(resume) => gaps.go_on(&resume, source, shared)?,
         Reaction::ReplaceWithGap { seq, cause } => {
             let (reason, detail) = match cause {
                 GapCause::Rejected { reason } => ("rejected", reason),
                 GapCause::Corrupt => ("corrupt", "the server refuses its checksum".to_owned()),
             };
             if let Some(frame) = source.frame(seq).map_err(|reason| local_trouble(&reason))? {
-                put_gap(&frame, source, gaps, shared, reason, &detail);
+                gaps.put(&frame, source, shared, reason, &detail);
             }
         }
         Reaction::Linger(linger) => {
@@ -468,80 +430,6 @@ fn heed(
         Reaction::Closed => return Ok(Some(Parted::Reconnect)),
     }
     Ok(None)
-}
-
-/// Prepares for what the server expects next.
-fn go_on(
-    resume: &Resume,
-    source: &impl Source,
-    gaps: &mut HashMap<u64, Bytes>,
-    shared: &Shared,
-) -> Result<(), TransportError> {
-    match *resume {
-        Resume::From { lost: 0, .. } => Ok(()),
-        Resume::From { next_seq, lost } => {
-            shared.set_error(format!(
-                "the server has lost {lost} frames it had acked; they are sent again from {next_seq}"
-            ));
-            Ok(())
-        }
-        Resume::Regressed { gap_seq, first_available_seq } => {
-            // What was acked the server has lost; the rest was lost here, with the power or with a disk.
-            let acked_below = source.acked_below().clamp(gap_seq, first_available_seq);
-            let mut seq = gap_seq;
-            while seq < first_available_seq {
-                let (until, reason, detail) = if seq < acked_below {
-                    (acked_below, "server_regressed", "the server lost frames that were trimmed after its ack")
-                } else {
-                    (first_available_seq, "missing", "neither the journal nor the server has these frames")
-                };
-                let count = (until - seq).min(u64::from(u32::MAX));
-                let gap = gap_frame(source.identity(), seq, count as u32, 0, reason, Dropped::default(), detail);
-                gaps.insert(seq, gap.into());
-                seq += count;
-            }
-            let who = if gap_seq < acked_below { "the server has" } else { "the journal has" };
-            shared.set_error(format!("{who} lost frames {gap_seq} to {} for good", first_available_seq - 1));
-            Ok(())
-        }
-        Resume::NewWriter { server_next_seq, client_next_seq } => Err(TransportError::Blocked {
-            reason: format!(
-                "it has frames up to {} of this writer, which made {}: its journal is an old copy",
-                server_next_seq - 1,
-                client_next_seq - 1
-            ),
-        }),
-    }
-}
-
-/// Puts a GAP in the place of a frame, and a copy of the frame where the journal's trimming does not reach it.
-fn put_gap(
-    frame: &Bytes,
-    source: &mut impl Source,
-    gaps: &mut HashMap<u64, Bytes>,
-    shared: &Shared,
-    reason: &str,
-    detail: &str,
-) {
-    let Ok(header) = Header::decode(frame) else { return };
-    if header.kind != Kind::Gap {
-        let kept = match source.set_aside(&header, frame) {
-            Ok(folder) => format!("it is kept in {}", folder.display()),
-            Err(why) => format!("it is not kept ({why})"),
-        };
-        shared.set_error(format!(
-            "the server refuses frame {} with {} records ({detail}); a gap takes its place, {kept}",
-            header.seq, header.record_count
-        ));
-        if !gaps.contains_key(&header.seq) {
-            Counters::add(&shared.counters.rejected_frames, 1);
-            Counters::add(&shared.counters.gaps, 1);
-        }
-    }
-    let counts = Dropped { rows: u64::from(header.record_count), points: 0, bytes: frame.len() as u64 };
-    let count = header.next_seq().saturating_sub(header.seq).min(u64::from(u32::MAX)) as u32;
-    let gap = gap_frame(source.identity(), header.seq, count, 0, reason, counts, detail);
-    gaps.insert(header.seq, gap.into());
 }
 
 pub(crate) fn local_trouble(reason: &str) -> TransportError {
