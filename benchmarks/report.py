@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.figures import RESULTS, ROOT, shown
+from benchmarks.targets import TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 PAGE = ROOT / "docs" / "performance.md"
-_MARKED = re.compile(r"(<!-- (figures (?P<question>\w+)(?P<parts>[^>]*)|machine) -->\n)(?P<old>.*?)(<!-- end -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- (figures (?P<question>\w+)(?P<parts>[^>]*)|machine|targets) -->\n)(?P<old>.*?)(<!-- end -->)", re.DOTALL)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,7 +41,9 @@ def filled(page: str, kept: Mapping[str, Any]) -> str:
     """The page with every marked place made anew."""
 
     def fill(found: re.Match[str]) -> str:
-        if found["question"] is None:
+        if found[2] == "targets":
+            new = _drawn([["", "target", "found", "met"], *(target.row(kept["questions"]) for target in TARGETS)])
+        elif found["question"] is None:
             new = "  \n".join(f"{name}: {value}" for name, value in kept["machine"].items() if name != "host")
         else:
             parts = dict(part.strip().split(": ", 1) for part in found["parts"].split("|") if part.strip())
@@ -56,7 +59,7 @@ def _table(question: str, answer: Mapping[str, Any] | None, parts: Mapping[str, 
     chosen = [text.strip() for text in parts.get("rows", "").split(";")]
     lines = {what: values for what, values in answer["figures"].items() if any(text in what for text in chosen)}
     columns = [column.strip().partition(" as ") for column in parts["columns"].split(",")]
-    rows = [["", *(name or key for key, _, name in columns)], ["---", *("---:" for _ in columns)]]
+    rows = [["", *(name or key for key, _, name in columns)]]
     for what, values in lines.items():
         if "absent" in values:
             rows.append([what, f"absent: {values['absent']}", *("" for _ in columns[1:])])
@@ -64,7 +67,12 @@ def _table(question: str, answer: Mapping[str, Any] | None, parts: Mapping[str, 
             rows.append([what, *(shown(values.get(key)) for key, _, _ in columns)])
     made = answer["made"]
     source = f"`make bench NAME={question}`, {made['date'][:10]}, commit {made['commit']}, load {made['load_1min_before']}"
-    return "\n".join([*(f"| {' | '.join(cells)} |" for cells in rows), "", source + "."])
+    return f"{_drawn(rows)}\n\n{source}."
+
+
+def _drawn(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = rows
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---", *("---:" for _ in head[1:])], *body])
 
 
 if __name__ == "__main__":
