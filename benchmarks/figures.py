@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "out"
 RESULTS = ROOT / "benchmarks" / "results"
 _GIT_TIMEOUT_S = 10
+_MADE_HERE = (":!benchmarks/results", ":!docs/performance.md")
+"""What a benchmark changes itself is no change of what it measures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def circumstances() -> dict[str, Any]:
     """What one question's figures depend on beside the machine."""
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
-        "commit": _git("rev-parse", "--short=12", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
+        "commit": _git("rev-parse", "--short=12", "HEAD") + ("+changes" if _git("status", "--porcelain", "--", ".", *_MADE_HERE) else ""),
         "runferry": runferry.__version__,
         "load_1min_before": load_1min(),
     }
