@@ -40,17 +40,16 @@ def measure() -> Iterator[Figure]:
     """Each peer beside ours, then each alone."""
     pythons = environments.make(list(environments.PINS))
     with _network_of_loopback() as prefix:
-        for name, peer in PEERS.items():
-            python = pythons[peer.distribution]
-            try:
-                yield from _beside(name, _there(python), prefix)
-            except Absent as reason:
-                yield Figure(f"10 scalars: {name}", {}, absent=str(reason))
+        with running_server(prefix=prefix) as server:
+            for name, peer in PEERS.items():
+                try:
+                    yield from _beside(name, _there(pythons[peer.distribution]), prefix, server.url)
+                except Absent as reason:
+                    yield Figure(f"10 scalars: {name}", {}, absent=str(reason))
         yield _alone("runferry", Path(sys.executable), prefix)
         for name, peer in PEERS.items():
-            python = pythons[peer.distribution]
             try:
-                yield _alone(name, _there(python), prefix)
+                yield _alone(name, _there(pythons[peer.distribution]), prefix)
             except Absent as reason:
                 yield Figure(f"alone: {name}", {}, absent=str(reason))
 
@@ -61,9 +60,8 @@ def _there(python: Path | Absent) -> Path:
     return python
 
 
-def _beside(name: str, python: Path, prefix: Sequence[str]) -> Iterator[Figure]:
-    with running_server(prefix=prefix) as server:
-        found, _, _ = _asked("beside", name, python, prefix, RUNFERRY_BASE_URL=server.url)
+def _beside(name: str, python: Path, prefix: Sequence[str], url: str) -> Iterator[Figure]:
+    found, _, _ = _asked("beside", name, python, prefix, RUNFERRY_BASE_URL=url)
     for width, kinds in found["widths"].items():
         append, ours, theirs = kinds["append"], kinds["ours"], kinds["theirs"]
         yield Figure(
