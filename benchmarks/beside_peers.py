@@ -42,26 +42,18 @@ def measure() -> Iterator[Figure]:
     with _network_of_loopback() as prefix:
         with running_server(prefix=prefix) as server:
             for name, peer in PEERS.items():
-                try:
-                    yield from _beside(name, _there(pythons[peer.distribution]), prefix, server.url)
-                except Absent as reason:
-                    yield Figure(f"10 scalars: {name}", {}, absent=str(reason))
+                yield from _beside(name, pythons[peer.distribution], prefix, server.url)
         yield _alone("runferry", Path(sys.executable), prefix)
         for name, peer in PEERS.items():
-            try:
-                yield _alone(name, _there(pythons[peer.distribution]), prefix)
-            except Absent as reason:
-                yield Figure(f"alone: {name}", {}, absent=str(reason))
+            yield _alone(name, pythons[peer.distribution], prefix)
 
 
-def _there(python: Path | Absent) -> Path:
-    if isinstance(python, Absent):
-        raise python
-    return python
-
-
-def _beside(name: str, python: Path, prefix: Sequence[str], url: str) -> Iterator[Figure]:
-    found, _, _ = _asked("beside", name, python, prefix, RUNFERRY_BASE_URL=url)
+def _beside(name: str, python: Path | Absent, prefix: Sequence[str], url: str) -> Iterator[Figure]:
+    try:
+        found, _, _ = _asked("beside", name, python, prefix, RUNFERRY_BASE_URL=url)
+    except Absent as reason:
+        yield Figure(f"10 scalars: {name}", {}, absent=str(reason))
+        return
     for width, kinds in found["widths"].items():
         append, ours, theirs = kinds["append"], kinds["ours"], kinds["theirs"]
         yield Figure(
@@ -78,8 +70,11 @@ def _beside(name: str, python: Path, prefix: Sequence[str], url: str) -> Iterato
         )
 
 
-def _alone(name: str, python: Path, prefix: Sequence[str]) -> Figure:
-    found, ended_s, bytes_after = _asked("alone", name, python, prefix, RUNFERRY_MODE="offline")
+def _alone(name: str, python: Path | Absent, prefix: Sequence[str]) -> Figure:
+    try:
+        found, ended_s, bytes_after = _asked("alone", name, python, prefix, RUNFERRY_MODE="offline")
+    except Absent as reason:
+        return Figure(f"alone: {name}", {}, absent=str(reason))
     return Figure(
         f"alone: {name}",
         {
@@ -92,12 +87,14 @@ def _alone(name: str, python: Path, prefix: Sequence[str]) -> Figure:
     )
 
 
-def _asked(word: str, name: str, python: Path, prefix: Sequence[str], **settings: str) -> tuple[dict[str, Any], float, int]:
+def _asked(word: str, name: str, python: Path | Absent, prefix: Sequence[str], **settings: str) -> tuple[dict[str, Any], float, int]:
     """What the loop found, the time at which its process had ended, and the bytes of all that it wrote.
 
     Raises:
-        Absent: It failed; the reason is the last that it said.
+        Absent: It was not installed, or failed; then the reason is the last that it said.
     """
+    if isinstance(python, Absent):
+        raise python
     with tempfile.TemporaryDirectory(prefix="runferry-bench-") as folder:
         environment = {
             **QUIET,
