@@ -32,7 +32,7 @@ from benchmarks.scene import running_server
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-TIMEOUT_S = 300
+TIMEOUT_S = 600
 """Of one peer's process."""
 
 

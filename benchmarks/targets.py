@@ -37,9 +37,10 @@ class Target:
 
     def _found(self, questions: Mapping[str, Any]) -> float | None:
         figures = questions.get(self.benchmark, {}).get("figures", {})
-        values = next((values for what, values in figures.items() if what == self.figure or what.startswith(f"{self.figure} ")), {})
-        value: float | None = values.get(self.key)
-        return value
+        values: Mapping[str, float] = next(
+            (values for what, values in figures.items() if what == self.figure or what.startswith(f"{self.figure} ")), {}
+        )
+        return values.get(self.key)
 
 
 TARGETS = (
