@@ -60,7 +60,7 @@ fn main() {
     }
     write("doc_decode", "receipt", &receipt.to_doc(42).encode());
     write("doc_decode", "config", &config().encode());
-    let counts = Histogram::of((0..50).map(f64::from), 8).expect("eight bins");
+    let counts = Histogram::of(&(0..50).collect::<Vec<i32>>(), 8, f64::from).expect("eight bins");
     write("doc_decode", "histogram", &counts.encode().expect("eight bins"));
     let uneven = Histogram { edges: vec![0.0, 1.0, 5.0], counts: vec![0.5, 2.0], nan_count: 1, inf_count: 300 };
     write("doc_decode", "histogram_uneven", &uneven.encode().expect("two bins"));

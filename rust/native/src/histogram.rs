@@ -16,7 +16,7 @@ fn bin<const N: usize>(
     read: impl Fn([u8; N]) -> f64 + Copy,
 ) -> Result<Vec<u8>, HistogramError> {
     let (numbers, _) = data.as_chunks::<N>();
-    Histogram::of(numbers.iter().map(|raw| read(*raw)), bins)?.encode()
+    Histogram::of(numbers, bins, read)?.encode()
 }
 
 #[pyfunction]
