@@ -28,6 +28,7 @@ NAMES = (
     "memory",
     "start",
     "ingest",
+    "ingest_postgres",
     "histogram",
     "growth",
     "training_effect",

@@ -54,17 +54,17 @@ class Journal:
 def measure() -> Iterator[Figure]:
     """One stream, then several at once; each on an empty server."""
     workload = loss_curve(ROWS)
-    journals = [_written(workload, _run_id(number)) for number in range(max(WRITERS))]
+    journals = [written(workload, run_id(number)) for number in range(max(WRITERS))]
     for writers in WRITERS:
         points = writers * PASSES * workload.points
         with running_server() as server:
-            cpu_before_s = _cpu_s(server.process.pid)
+            cpu_before_s = cpu_time_s(server.process.pid)
             began_s = perf_counter()
-            durable_s = _send_all(server.write_address, journals[:writers])
+            durable_s = send_all(server.write_address, journals[:writers])
             for number in range(writers):
-                merged_bytes(server.data, _native.run_key("local", PROJECT, _run_id(number)), PASSES * workload.points)
+                merged_bytes(server.data, _native.run_key("local", PROJECT, run_id(number)), PASSES * workload.points)
             merged_s = perf_counter() - began_s
-            cpu_s = _cpu_s(server.process.pid) - cpu_before_s
+            cpu_s = cpu_time_s(server.process.pid) - cpu_before_s
         size_bytes = sum(journal.size_bytes for journal in journals[:writers])
         yield Figure(
             f"{writers} stream{'' if writers == 1 else 's'}, {points:,} points",
@@ -78,11 +78,11 @@ def measure() -> Iterator[Figure]:
         )
 
 
-def _run_id(number: int) -> str:
+def run_id(number: int) -> str:
     return f"writer-{number}"
 
 
-def _written(workload: Workload, run_id: str) -> Journal:
+def written(workload: Workload, run_id: str) -> Journal:
     """What a real client puts into its journal."""
     with open_run(run_id=run_id) as run:
         for _ in range(PASSES):
@@ -121,7 +121,7 @@ def _messages(frames: Sequence[bytes]) -> list[list[bytes]]:
     return messages
 
 
-def _send_all(address: str, journals: Sequence[Journal]) -> float:
+def send_all(address: str, journals: Sequence[Journal]) -> float:
     """Seconds until the last ack; a thread a stream."""
     failures: queue.SimpleQueue[Exception] = queue.SimpleQueue()
 
@@ -166,7 +166,7 @@ def _send(address: str, journal: Journal) -> None:
                 outgoing.put(pb.ClientMessage(frames=pb.Frames(frames=frames)))
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_time_s(pid: int) -> float:
     """User and system time of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S

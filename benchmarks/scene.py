@@ -24,16 +24,16 @@ CHILD_TIMEOUT_S = 120
 class BenchServer(RunningServer):
     """A server whose files can be looked at."""
 
-    def __init__(self, data: Path, prefix: Sequence[str] = ()) -> None:
+    def __init__(self, data: Path, prefix: Sequence[str] = (), words: Sequence[str] = ()) -> None:
         self.data = data
-        super().__init__(data, prefix=prefix)
+        super().__init__(data, *words, prefix=prefix)
 
 
 @contextlib.contextmanager
-def running_server(prefix: Sequence[str] = ()) -> Iterator[BenchServer]:
-    """An embedded server with an empty store, in a process of its own on this machine; `prefix` are words before its command."""
+def running_server(prefix: Sequence[str] = (), words: Sequence[str] = ()) -> Iterator[BenchServer]:
+    """An embedded server with an empty store, in a process of its own; `prefix`: words before its command, `words`: behind it."""
     with tempfile.TemporaryDirectory(prefix="runferry-bench-") as folder:
-        server = BenchServer(Path(folder) / "data", prefix)
+        server = BenchServer(Path(folder) / "data", prefix, words)
         with server:
             yield server
 

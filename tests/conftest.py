@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A running cluster; each test makes a database of its own in it."""
+    """A running cluster."""
     with Cluster() as made:
         yield made
+
+
+@pytest.fixture
+def postgres_database(cluster: Cluster) -> Iterator[str]:
+    """The name of an empty database in it."""
+    name = cluster.borrow()
+    yield name
+    cluster.give_back(name)

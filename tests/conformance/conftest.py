@@ -49,22 +49,28 @@ class StoreEngine:
             store.close()
 
 
-def _postgres_place(cluster: Cluster) -> Callable[..., Store]:
+def _postgres_place(cluster: Cluster, borrowed: list[str]) -> Callable[..., Store]:
     from runferry.server.store.postgres import PostgresStore  # noqa: PLC0415 - needs psycopg
 
-    return partial(PostgresStore, cluster.url(cluster.new_database()))
+    # A database that was used before has the epoch of then: a second place in one test is new.
+    database = cluster.new_database() if borrowed else cluster.borrow()
+    borrowed.append(database)
+    return partial(PostgresStore, cluster.url(database))
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def store_engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreEngine]:
     """Each engine in turn, empty."""
+    borrowed: list[str] = []
     places: dict[str, Callable[[], Callable[..., Store]]] = {
         "sqlite": lambda: partial(SqliteStore, tmp_path_factory.mktemp("store"), shards=2),
-        "postgres": lambda: _postgres_place(request.getfixturevalue("cluster")),
+        "postgres": lambda: _postgres_place(request.getfixturevalue("cluster"), borrowed),
     }
     engine = StoreEngine(request.param, places[request.param])
     yield engine
     engine.close_all()
+    for database in borrowed:
+        request.getfixturevalue("cluster").give_back(database)
 
 
 @pytest.fixture

@@ -254,3 +254,13 @@ def test_a_relative_resume_begins_behind_the_last_step(store: Store) -> None:
 
     assert [row[0] for row in scan_rows(store, first.run_id)] == list(range(10))
     assert store.totals(first.run_id).last_step == 9
+
+
+def test_writers_that_went_quiet_with_frames_that_nobody_applied_are_found(store: Store) -> None:
+    applied, waiting = make_writer(store), make_writer(store)
+    for writer in (applied, waiting):
+        feed(store, writer, writer.rows(2))
+    store.mark_applied([(applied.run_id, applied.writer_id, 2)])
+
+    assert store.unapplied(1 << 62) == [(waiting.run_id, waiting.writer_id)]
+    assert store.unapplied(1) == [], "they are young"

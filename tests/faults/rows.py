@@ -25,8 +25,6 @@ class Group:
     faults: tuple[Fault, ...]
 
 
-_POSTGRES = "comes with the PostgreSQL store, which does not exist yet"
-
 GROUPS = (
     Group(
         "The training process is killed",
@@ -152,14 +150,17 @@ GROUPS = (
             Fault(9, "SIGKILL of the server at any point of receive, commit, ack, merge", "what was acked durable is there"),
             Fault(11, "power is cut under the server", "what was acked durable is there"),
             Fault(
-                72, "the server's disk is full or fails", "no ack; clients keep their journals; space heals it", f"PostgreSQL: {_POSTGRES}"
+                72,
+                "the server's disk is full or fails",
+                "no ack; clients keep their journals; space heals it",
+                "PostgreSQL: a failing fsync, which ends its processes; to the server that is 81",
             ),
-            Fault(73, "bits flip in the store, files are cut", "found, named, never silently wrong", f"PostgreSQL: {_POSTGRES}"),
+            Fault(73, "bits flip in the store, files are cut", "found, named, never silently wrong"),
             Fault(74, "the server's clock jumps", "nothing is ordered by it"),
-            Fault(79, "two servers get the same writer", "one wins, the other asks again", _POSTGRES),
-            Fault(80, "the database goes away during COMMIT", "the outcome is read again, never guessed", _POSTGRES),
-            Fault(81, "the database is down or fails over", "journals grow; reads say so", _POSTGRES),
-            Fault(82, "a standby that lags becomes the primary", "as a restored backup", _POSTGRES),
+            Fault(79, "two servers get the same writer", "one wins, the other asks again"),
+            Fault(80, "the database goes away during COMMIT", "the outcome is read again, never guessed"),
+            Fault(81, "the database is down or fails over", "journals grow; reads say so"),
+            Fault(82, "a standby that lags becomes the primary", "as a restored backup"),
             Fault(83, "the database is busy, a transaction fails", "the group is tried again with the same frames"),
             Fault(84, "a reader holds its snapshot for minutes", "ingest does not slow down; the read is cut"),
             Fault(85, "a merge is killed; two merges of one run", "rows neither lost nor doubled"),

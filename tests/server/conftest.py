@@ -62,6 +62,6 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
         database = Database(tmp_path / "meta.db")
     else:
         cluster: Cluster = request.getfixturevalue("cluster")
-        database = Database(cluster.url(cluster.new_database()))
+        database = Database(cluster.url(request.getfixturevalue("postgres_database")))
     yield Scene(database)
     database.close()

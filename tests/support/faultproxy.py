@@ -67,7 +67,8 @@ class FaultProxy:
 
     def __init__(self, target_port: int, *, host: str = "127.0.0.1", target_host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen; `port` 0: any free one."""
-        self._target = (target_host, target_port)
+        self.target = (target_host, target_port)
+        """Where connections go that come from now on."""
         self._lanes = {"up": Lane(), "down": Lane()}
         self._next: deque[dict[str, Lane]] = deque()
         self._links: set[_Link] = set()
@@ -182,7 +183,7 @@ class FaultProxy:
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted_at.append(time.monotonic())
         try:
-            to_server = await asyncio.open_connection(*self._target)
+            to_server = await asyncio.open_connection(*self.target)
         except OSError:
             _end(writer, "reset")  # as if nobody listened, but for a moment of hope
             return

@@ -68,8 +68,10 @@ def _environment() -> dict[str, str]:
 class Cluster:
     """A cluster on a port of this machine; a context manager."""
 
-    def __init__(self, settings: Mapping[str, str] = FAST, *, folder: Path | None = None) -> None:
-        """Make it; in `folder`, which may be a small disk, or in one of its own. Skips the test where that is impossible."""
+    def __init__(
+        self, settings: Mapping[str, str] = FAST, *, folder: Path | None = None, wal_elsewhere: bool = False, is_copy: bool = False
+    ) -> None:
+        """Make it; in `folder`, which may be a small disk (with `wal_elsewhere` for its data alone). Skips the test where it cannot."""
         pytest.importorskip("psycopg", reason="not run: psycopg is not installed")
         self._binaries = binaries()
         self._prefix, uid, gid = _as_other_user()
@@ -81,11 +83,15 @@ class Cluster:
         self.port = free_port()
         self.settings = dict(settings)
         self._names = count(1)
+        self._free: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         os.chown(self._own, uid, gid)
         os.chown(self.folder, uid, gid)
+        if is_copy:
+            return
         words = ("--pgdata", str(self.data), "--username=runferry", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
-        self.run("initdb", *words, "--no-instructions")
+        place = (f"--waldir={self._own / 'wal'}",) if wal_elsewhere else ()
+        self.run("initdb", *words, *place, "--no-instructions")
 
     def run(self, program: str, *words: str) -> None:
         """Run one of PostgreSQL's programs, as the cluster's user."""
@@ -93,9 +99,9 @@ class Cluster:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2 * LIMIT_S, cwd="/", env=_environment())
         assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
 
-    def url(self, database: str = "postgres") -> str:
-        """Of a database of it."""
-        return f"postgresql://runferry@127.0.0.1:{self.port}/{database}"
+    def url(self, database: str = "postgres", *, port: int = 0) -> str:
+        """Of a database of it; `port` of what stands before it."""
+        return f"postgresql://runferry@127.0.0.1:{port or self.port}/{database}"
 
     def start(self) -> Cluster:
         """Start it, and wait until it takes connections."""
@@ -135,6 +141,23 @@ class Cluster:
             time.sleep(0.02)
         raise AssertionError(f"PostgreSQL did not start: {self.log.read_text()[-2000:]}")
 
+    def standby(self) -> Cluster:
+        """A copy that follows this one, not started yet; this one has to run."""
+        copy = Cluster(self.settings, is_copy=True)
+        words = ("-D", str(copy.data), "-h", "127.0.0.1", "-p", str(self.port), "-U", "runferry", "-R", "--checkpoint=fast", "--no-sync")
+        self.run("pg_basebackup", *words)
+        return copy
+
+    def promote(self) -> None:
+        """The standby becomes a primary."""
+        self.run("pg_ctl", "promote", "-D", str(self.data), "-w")
+
+    @property
+    def pid(self) -> int:
+        """Of its first process, while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """SIGINT is its fast shutdown, SIGQUIT its immediate one."""
         if self._process is None:
@@ -172,6 +195,26 @@ class Cluster:
         name = f"db{next(self._names)}"
         self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
+
+    def borrow(self) -> str:
+        """The name of a database without any data; cheaper than a new one."""
+        if not self._free:
+            return self.new_database()
+        name = self._free.pop()
+        query = (
+            "SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) FROM pg_tables "
+            "WHERE schemaname LIKE 'runferry%' AND tablename NOT IN ('store', 'slots', 'alembic_version')"
+        )
+        tables = [table for (table,) in self.execute(query, name)]
+        if tables:
+            self.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY", name)
+        if self.execute("SELECT to_regclass('runferry.slots') IS NOT NULL", name) == [(True,)]:
+            self.execute("UPDATE runferry.slots SET current = 0", name)
+        return name
+
+    def give_back(self, name: str) -> None:
+        """Nobody uses the database any more; its tables are as they were made."""
+        self._free.append(name)
 
     def __enter__(self) -> Cluster:  # noqa: PYI034 - `Self` is newer than Python 3.10
         """Start it for the length of a block."""

@@ -140,7 +140,8 @@ async def _open_doors(  # noqa: PLR0913, PLR0917 - what was opened, each once
 ) -> None:
     """Everything that runs between the opening and the closing of the databases."""
     hub = Hub(asyncio.get_running_loop())
-    applier = Applier(database, store, hub)
+    stop_news = _exchange_news(settings.store, hub)
+    applier = Applier(database, store, hub, is_shared=settings.store is not None)
     gate = Gate(Keyring(database, now_us), is_required=settings.wants_keys)
     room = DiskRoom(settings.data_dir, settings.limits.keep_free_bytes if settings.store is None else 0)
     door = WriteDoor(Ingest(database, store, applier, hub, gate, settings.limits, room), certificates)
@@ -190,8 +191,21 @@ async def _open_doors(  # noqa: PLR0913, PLR0917 - what was opened, each once
         http.should_exit = True
         await serving
         await asyncio.to_thread(applier.stop)
+        await asyncio.to_thread(stop_news)
         threads.shutdown(wait=True, cancel_futures=True)
         await asyncio.gather(*chores, return_exceptions=True)
+
+
+def _exchange_news(url: str | None, hub: Hub) -> Callable[[], None]:
+    """Hears of other servers what their runs do, and tells them of ours; returns what ends it."""
+    if url is None:
+        return lambda: None
+    from runferry.server.news import News  # noqa: PLC0415 - needs psycopg, which not everybody has
+
+    news = News(url, lambda item: hub.heard_from_thread(*item), hub.look_all_from_thread)
+    hub.tell_others = news.tell
+    news.start()
+    return news.stop
 
 
 def _certificates(settings: Settings) -> Certificates | None:

@@ -59,6 +59,9 @@ TOTALS_SHARE = 20
 """Computing the totals of a run may take at most one part in so many of the loop's time."""
 RETRY_DELAY_S = 1.0
 TOLD_AGAIN_S = 60.0
+TAKE_OVER_EVERY_S = 30.0
+QUIET_US = 60 * 1_000_000
+"""A writer that was not heard of for so long has lost its server, or has nothing to say."""
 WRITERS_PER_PASS = 256
 RECENT_WRITERS = 1_000
 
@@ -71,8 +74,9 @@ WriterKey = tuple[bytes, int]
 class Applier:
     """The loop; `notify` and `beat` may be called from any thread."""
 
-    def __init__(self, database: Database, store: Store, hub: Hub) -> None:
-        """Apply from this store to this database, and tell this hub."""
+    def __init__(self, database: Database, store: Store, hub: Hub, *, is_shared: bool = False) -> None:
+        """Apply from this store to this database, and tell this hub; `is_shared`: other servers, which may die, have both too."""
+        self._is_shared = is_shared
         self._database = database
         self._store = store
         self._hub = hub
@@ -120,13 +124,16 @@ class Applier:
 
     def _run(self) -> None:
         is_recovered = self._try(self._recover)
-        beats_at = time.monotonic()
+        beats_at = looked_at = time.monotonic()
         while True:
             due, is_stopping = self._wait(beats_at + BEATS_INTERVAL_S)
             is_recovered = is_recovered or self._try(self._recover)
             if due and not self._try(self._pass, due, is_stopping):
                 # One writer's trouble must not hold up the others: each alone, and those that fail once more later.
                 self._again([key for key in due if not self._try(self._pass, [key], is_stopping)])
+            if self._is_shared and time.monotonic() >= looked_at + TAKE_OVER_EVERY_S:
+                looked_at = time.monotonic()
+                self._try(self._take_over)
             if is_stopping or time.monotonic() >= beats_at + BEATS_INTERVAL_S:
                 beats_at = time.monotonic()
                 self._try(self._write_beats, is_stopping)
@@ -190,6 +197,11 @@ class Applier:
         self._store.mark_applied([(row.run_id, writes.unsigned(row.writer_id), row.applied_seq) for row in recent])
         for row in unfinished:
             self.notify(row.run_id, writes.unsigned(row.writer_id), has_documents=True)
+
+    def _take_over(self) -> None:
+        """Documents of writers whose server has died before it applied them, and which found no other one yet."""
+        for run_id, writer_id in self._store.unapplied(now_us() - QUIET_US):
+            self.notify(run_id, writer_id, has_documents=True)
 
     def _pass(self, due: list[WriterKey], is_last: bool) -> None:  # noqa: FBT001 - called by `_try`, which has no keywords
         by_run: dict[bytes, list[int]] = {}

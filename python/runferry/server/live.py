@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _Key = TypeVar("_Key")
 ProjectKey = tuple[str | None, str | None]
@@ -70,6 +70,8 @@ class Hub:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Live on this loop."""
         self._loop = loop
+        self.tell_others: Callable[[bytes, str | None, str | None], None] = _nobody_else
+        """Called with each run that changed here, and entity and project if a listing shows it: other servers may have its readers."""
         self._of_run: dict[bytes, set[Subscription]] = {}
         self._of_project: dict[ProjectKey, set[Subscription]] = {}
         self._is_closed = False
@@ -88,20 +90,44 @@ class Hub:
 
     def run_changed(self, run_id: bytes) -> None:
         """Frames of the run have become durable."""
-        for subscription in self._of_run.get(run_id, ()):
-            subscription.wake()
+        self.tell_others(run_id, None, None)
+        self._wake(run_id, None, None)
 
     def metadata_changed(self, run_id: bytes, entity: str, project: str) -> None:
         """The run appeared, or something that a listing shows of it changed."""
-        self.run_changed(run_id)
+        self.tell_others(run_id, entity, project)
+        self._wake(run_id, entity, project)
+
+    def heard_from_thread(self, run_id: bytes, entity: str | None, project: str | None) -> None:
+        """The run changed at another server."""
+        self._from_thread(self._wake, run_id, entity, project)
+
+    def look_all_from_thread(self) -> None:
+        """Nobody knows what changed: each reader of a run looks."""
+        self._from_thread(self._wake_all)
+
+    def _wake(self, run_id: bytes, entity: str | None, project: str | None) -> None:
+        for subscription in self._of_run.get(run_id, ()):
+            subscription.wake()
+        if entity is None or project is None:
+            return
         for key in ((entity, project), (entity, None), (None, project), (None, None)):
             for subscription in self._of_project.get(key, ()):
                 subscription.wake(run_id)
 
+    def _wake_all(self) -> None:
+        for subscriptions in self._of_run.values():
+            for subscription in subscriptions:
+                subscription.wake()
+
     def metadata_changed_from_thread(self, run_id: bytes, entity: str, project: str) -> None:
-        """As `metadata_changed`, from any thread; after the loop has ended nobody is left to be told."""
+        """As `metadata_changed`, from any thread."""
+        self._from_thread(self.metadata_changed, run_id, entity, project)
+
+    def _from_thread(self, call: Callable[..., None], *arguments: object) -> None:
+        """After the loop has ended nobody is left to be told."""
         try:
-            self._loop.call_soon_threadsafe(self.metadata_changed, run_id, entity, project)
+            self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:
             if not self._loop.is_closed():
                 raise
@@ -125,3 +151,7 @@ class Hub:
             where[key].discard(subscription)
             if not where[key]:
                 del where[key]
+
+
+def _nobody_else(_run_id: bytes, _entity: str | None, _project: str | None) -> None:
+    """This server has its database for itself."""

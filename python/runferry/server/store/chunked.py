@@ -48,6 +48,7 @@ _DOCUMENT_PAGE = 100
 _DELTA_PAGE = 32
 _CURSOR_VERSION = "v1."
 _LAST_STEP = (1 << 63) - 1
+_FOREVER = (1 << 63) - 1
 
 
 class ChunkedStore(abc.ABC):
@@ -186,6 +187,16 @@ class ChunkedStore(abc.ABC):
                     query = "UPDATE writer SET applied_seq = ? WHERE run_id = ? AND writer_id = ? AND applied_seq < ?"
                     connection.execute(query, (seq, run_id, writer_id, seq))
                     delete_applied(connection, (run_id, writer_id), seq)
+
+    def unapplied(self, quiet_since_us: int) -> list[tuple[bytes, int]]:
+        """`(run_id, writer_id)` of writers with frames above what `mark_applied` said of them, none of which is as young as that."""
+        query = "SELECT run_id, writer_id FROM writer WHERE applied_seq + 1 < next_seq AND last_seen_us < ?"
+        found = []
+        for shard in self._databases():
+            with shard.reading() as connection:
+                rows = connection.execute(query, (quiet_since_us,)).fetchall()
+            found += [(run_id, append.to_unsigned(writer_id)) for run_id, writer_id in rows]
+        return found
 
     def quarantined(self, run_id: bytes) -> list[tuple[int, int, str]]:
         """`(writer_id, seq, reason)` of frames kept aside because they did not decode, and of damaged chunks (writer 0)."""
@@ -372,18 +383,20 @@ class ChunkedStore(abc.ABC):
         with shard.reading() as connection:
             return check_run(connection, run_id)
 
-    def _count_waiting(self) -> None:
-        """Rebuilds the counters of the merge triggers, and gives up live tails of before the restart."""
+    def _count_waiting(self, quiet_since_us: int = _FOREVER) -> None:
+        """Rebuilds the counters of the merge triggers for runs that have none; of those whose writers were quiet since then."""
         query = (
             "SELECT l.run_id, count(*), sum(l.records), sum(length(l.data)), "
             "(SELECT count(*) FROM writer o WHERE o.run_id = l.run_id AND o.finished_seq IS NULL) "
-            "FROM l0 l JOIN writer w ON w.run_id = l.run_id AND w.writer_id = l.writer_id AND l.seq > w.merged_seq GROUP BY l.run_id"
+            "FROM l0 l JOIN writer w ON w.run_id = l.run_id AND w.writer_id = l.writer_id AND l.seq > w.merged_seq GROUP BY l.run_id "
+            "HAVING max(w.last_seen_us) < ?"
         )
         for shard in self._databases():
             with shard.reading() as connection:
-                waiting = connection.execute(query).fetchall()
+                waiting = connection.execute(query, (quiet_since_us,)).fetchall()
             for run_id, frames, rows, frame_bytes, open_writers in waiting:
-                self._merger.stored(run_id, append.Stored(frames, rows, frame_bytes), is_finished=open_writers == 0)
+                if not self._merger.knows(run_id):
+                    self._merger.stored(run_id, append.Stored(frames, rows, frame_bytes), is_finished=open_writers == 0)
 
     def close(self) -> None:
         """Ends the merger and closes every connection; calls after that raise `StoreError`."""

@@ -71,6 +71,11 @@ class Merger:
         self._thread = threading.Thread(target=self._work, name="rf-merge", daemon=True)
         self._thread.start()
 
+    def knows(self, run_id: bytes) -> bool:
+        """Whether something of the run is counted."""
+        with self._condition:
+            return run_id in self._runs
+
     def stored(self, run_id: bytes, stored: Stored, *, is_finished: bool) -> None:
         """Counts what an append added."""
         with self._condition:

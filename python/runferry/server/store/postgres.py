@@ -7,6 +7,7 @@ merge is written. Frames that a server took and did not merge before it died are
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from runferry.server.store import postgres_schema
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from runferry.server.store.sql import Reading
+
+
+QUIET_US = 90 * 1_000_000
+"""Half as long again as a living server lets frames wait, for clocks that differ."""
 
 
 class PostgresStore(ChunkedStore):
@@ -41,7 +46,7 @@ class PostgresStore(ChunkedStore):
         except BaseException:
             self.close()
             raise
-        self.slots = Slots(self._place, lambda run_id: self._merge_run(run_id, is_final=False), self._release)
+        self.slots = Slots(self._place, lambda run_id: self._merge_run(run_id, is_final=False), self._release, self.take_over)
         self._begin(merging=merging)
         if merging:
             self.slots.start()
@@ -63,6 +68,10 @@ class PostgresStore(ChunkedStore):
 
     def _shard(self, run_id: bytes) -> PostgresShard:  # noqa: ARG002 - as above
         return self._place
+
+    def take_over(self) -> None:
+        """Frames that a server took and did not merge before it died are merged by this one."""
+        self._count_waiting(time.time_ns() // 1000 - QUIET_US)
 
     def close(self) -> None:
         """Ends the threads and closes every connection; calls after that raise `StoreError`."""

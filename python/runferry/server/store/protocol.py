@@ -164,7 +164,7 @@ class Delta:
 
 
 class Store(Protocol):
-    """One engine: SQLite shards (default)."""
+    """One engine: SQLite shards (default), or a PostgreSQL database."""
 
     @property
     def epoch(self) -> bytes:
@@ -206,6 +206,10 @@ class Store(Protocol):
 
     def mark_applied(self, applied: Sequence[tuple[bytes, int, int]]) -> None:
         """`(run_id, writer_id, seq)`: the metadata database holds everything up to `seq`; frames merged and applied may go."""
+        ...
+
+    def unapplied(self, quiet_since_us: int) -> list[tuple[bytes, int]]:
+        """`(run_id, writer_id)` of writers with frames above what `mark_applied` said of them, none of which is as young as that."""
         ...
 
     def quarantined(self, run_id: bytes) -> list[tuple[int, int, str]]:

@@ -16,6 +16,7 @@ ceased to be current still writes there: its frames are needed, and are found by
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from runferry.server.store.sql import Writing
 
 LOOK_EVERY_S = 1.0
+TAKE_OVER_LOOKS = 30
+"""After so many looks at the slots, one for frames that a server left when it died."""
 SLOT_AGE_S = 120.0
 SLOT_BYTES = 128 << 20
 DRAIN_AGE_S = 5.0
@@ -48,7 +51,10 @@ _log = logging.getLogger(__name__)
 class Slots:
     """The thread `rf-slots`; `look` is what it does every second."""
 
-    def __init__(self, place: PostgresShard, merge: Callable[[bytes], int], release: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, place: PostgresShard, merge: Callable[[bytes], int], release: Callable[[bytes], None], take_over: Callable[[], None]
+    ) -> None:
+        self._take_over = take_over
         self._place = place
         self._merge = merge
         self._release = release
@@ -62,12 +68,17 @@ class Slots:
 
     def _work(self) -> None:
         is_well = True
-        while not self._is_closing.wait(LOOK_EVERY_S):
-            is_well = self._try_to_look(tell=is_well)
+        for number in itertools.count(1):
+            if self._is_closing.wait(LOOK_EVERY_S):
+                return
+            is_well = self._try(self.look, tell=is_well)
+            if number % TAKE_OVER_LOOKS == 0:
+                is_well = self._try(self._take_over, tell=is_well)
 
-    def _try_to_look(self, *, tell: bool) -> bool:
+    @staticmethod
+    def _try(step: Callable[[], None], *, tell: bool) -> bool:
         try:
-            self.look()
+            step()
         except StoreError as error:
             if tell:
                 _log.warning("the slots of frames are looked after again later: %s", error)
