@@ -56,8 +56,10 @@ logger = logging.getLogger(__name__)
 EXIT_REFUSED = 2
 READ_THREADS = 16
 HTTP_SHUTDOWN_S = 5
+M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 LARGE_BLOCK_BYTES = 2 << 20
+KEPT_FREE_BYTES = 32 << 20
 # A thousand metric names fit into one address. The parser's own 16 KiB are measured only while a head is incomplete,
 # so the same long address would pass or fail by how the network cut it.
 MAX_HEAD_BYTES = 256 << 10
@@ -82,10 +84,13 @@ def _give_large_blocks_back() -> None:
     """Memory of large blocks goes back to the system when they are freed.
 
     glibc maps them at first, but once one was freed it keeps blocks of that size in the heap of each thread that ever had one:
-    after a few answers of many megabytes the server would hold their sum for good.
+    after a few answers of many megabytes the server would hold their sum for good. What is smaller is used again: a merge frees and
+    takes megabytes of it many times a second, and pages given back and taken anew cost more than what is done with them.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
 
 
 async def _serve(settings: Settings) -> None:

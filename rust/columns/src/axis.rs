@@ -184,13 +184,13 @@ fn put_integers(body: &mut Vec<u8>, values: &[i64]) {
         body.extend(coded.iter().map(|value| *value as u8));
     } else if widest <= 0xffff {
         body.push(2);
-        body.extend(rows::shuffle(coded.iter().map(|value| (*value as u16).to_le_bytes())));
+        body.extend(rows::shuffle(&coded.iter().map(|value| (*value as u16).to_le_bytes())));
     } else if u32::try_from(widest).is_ok() {
         body.push(4);
-        body.extend(rows::shuffle(coded.iter().map(|value| (*value as u32).to_le_bytes())));
+        body.extend(rows::shuffle(&coded.iter().map(|value| (*value as u32).to_le_bytes())));
     } else {
         body.push(8);
-        body.extend(rows::shuffle(coded.iter().map(|value| value.to_le_bytes())));
+        body.extend(rows::shuffle(&coded.iter().map(|value| value.to_le_bytes())));
     }
 }
 

@@ -228,6 +228,15 @@ impl Cells {
         Self::Uniform(packed)
     }
 
+    /// Makes room for so many more values of the same kind.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        match self {
+            Self::Uniform(Values::F64(values)) => values.reserve_exact(more),
+            Self::Uniform(Values::I64(values)) => values.reserve_exact(more),
+            Self::Uniform(_) | Self::Mixed(_) => {}
+        }
+    }
+
     /// Appends `other`; `None` (and `self` as it was) if that would mix kinds.
     pub(crate) fn append_same_kind(&mut self, other: &Self) -> Option<()> {
         let (Self::Uniform(mine), Self::Uniform(theirs)) = (self, other) else { return None };

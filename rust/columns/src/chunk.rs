@@ -14,7 +14,7 @@
 //! `sub` has 38 bytes per [`SUB_ROWS`] points: finite, NaN, infinite (u16 each), min, max, sum, last (f64). It is empty
 //! for short chunks and for those with values that are not numbers.
 
-use runferry_wire::rows::{self, exact_f32};
+use runferry_wire::rows;
 use runferry_wire::{Values, varint};
 
 use crate::axis::SUB_ROWS;
@@ -82,6 +82,7 @@ impl ChunkRow {
             if bytes.len() > MAX_EDGE_BYTES { Vec::new() } else { bytes }
         };
         let data = packer.pack(&body);
+        let (stats, sub) = summarize(cells);
         let mut row = Self {
             key_id,
             step0,
@@ -89,10 +90,10 @@ impl ChunkRow {
             axis_id,
             n: cells.len() as u32,
             kind,
-            stats: Stats::of(cells, 0, cells.len()),
+            stats,
             first: edge(0),
             last: edge(cells.len().saturating_sub(1)),
-            sub: encode_sub(cells),
+            sub,
             codec: CODEC,
             head_crc32c: 0,
             crc32c: crc32c::crc32c(&data),
@@ -200,9 +201,9 @@ fn encode_body(cells: &Cells) -> (u8, Vec<u8>) {
 fn encode_values(values: &Values) -> (u8, Vec<u8>) {
     match values {
         Values::Null(_) => (0, Vec::new()),
-        Values::F64(values) => match values.iter().map(|value| exact_f32(*value)).collect::<Option<Vec<f32>>>() {
-            Some(narrow) => (F32, rows::shuffle(narrow.iter().map(|value| value.to_bits().to_le_bytes()))),
-            None => (1, rows::shuffle(values.iter().map(|value| value.to_bits().to_le_bytes()))),
+        Values::F64(values) => match rows::shuffle_exact_f32(values) {
+            Some(narrow) => (F32, narrow),
+            None => (1, rows::shuffle(&values.iter().map(|value| value.to_bits().to_le_bytes()))),
         },
         Values::I64(values) => (3, varint::encode_deltas(values.iter().copied(), 0)),
         Values::Bool(values) => (4, rows::mask(values.iter().copied())),
@@ -252,10 +253,7 @@ fn decode_values(kind: u8, body: &[u8], count: usize) -> Option<Values> {
         1 if is_whole(8) => Values::F64(
             rows::unshuffle::<8>(body).into_iter().map(|raw| f64::from_bits(u64::from_le_bytes(raw))).collect(),
         ),
-        F32 if is_whole(4) => {
-            let narrow = rows::unshuffle::<4>(body).into_iter().map(|raw| f32::from_bits(u32::from_le_bytes(raw)));
-            Values::F64(narrow.map(f64::from).collect())
-        }
+        F32 if is_whole(4) => Values::F64(rows::unshuffle_f32(body)),
         3 => Values::I64(varint::decode_deltas(body, count, 0)?),
         4 if body.len() == count.div_ceil(8) => Values::Bool((0..count).map(|index| rows::bit(body, index)).collect()),
         5 => Values::Str(decode_bytes(body, count)?.into_iter().map(String::from_utf8).collect::<Result<_, _>>().ok()?),
@@ -283,11 +281,12 @@ fn decode_bytes(mut body: &[u8], count: usize) -> Option<Vec<Vec<u8>>> {
     body.is_empty().then_some(values)
 }
 
-fn encode_sub(cells: &Cells) -> Vec<u8> {
+/// The statistics of a chunk and its `sub`, in one look at its values.
+fn summarize(cells: &Cells) -> (Stats, Vec<u8>) {
     let count = cells.len();
-    let is_worth_it = count > SUB_ROWS && Stats::of(cells, 0, count).numbers() as usize == count;
-    let mut sub = Vec::new();
-    for from in (0..count).step_by(SUB_ROWS).take_while(|_| is_worth_it) {
+    let mut total = Stats::default();
+    let mut sub = Vec::with_capacity(count.div_ceil(SUB_ROWS) * SUB_BYTES);
+    for from in (0..count).step_by(SUB_ROWS) {
         let to = (from + SUB_ROWS).min(count);
         let stats = Stats::of(cells, from, to);
         for counted in [stats.finite, stats.nan, stats.inf] {
@@ -296,8 +295,10 @@ fn encode_sub(cells: &Cells) -> Vec<u8> {
         for value in [stats.min, stats.max, stats.sum, cells.number(to - 1).unwrap_or_default()] {
             sub.extend_from_slice(&value.to_bits().to_le_bytes());
         }
+        total.add(&stats);
     }
-    sub
+    let is_worth_it = count > SUB_ROWS && total.numbers() as usize == count;
+    (total, if is_worth_it { sub } else { Vec::new() })
 }
 
 fn read_sub(mut bytes: &[u8]) -> Vec<SubStats> {

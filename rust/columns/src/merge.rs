@@ -20,7 +20,7 @@ use crate::axis::{Axis, AxisRow};
 use crate::cells::Cells;
 use crate::chunk::ChunkRow;
 use crate::pack::{ChunkError, Packer, Unpacker};
-use crate::table::{FrameFault, Table, Window, Writer};
+use crate::table::{FrameFault, KnownRows, PlainRows, Table, Window, Writer};
 
 /// Most points of a chunk.
 pub const CHUNK_POINTS: usize = 2048;
@@ -145,52 +145,88 @@ impl Merge {
     /// The new rows. `key_ids` gives the id of each series by its number; axis ids begin at `next_axis_id`.
     pub fn finish(&mut self, key_ids: &[i64], next_axis_id: i64) -> Merged {
         let mut merged = Merged::default();
-        let mut axis_by_rows: HashMap<Vec<u32>, usize> = HashMap::new();
+        let mut axes = Axes::new(next_axis_id);
+        let mut known_rows = KnownRows::default();
         let mut superseded: HashMap<(u32, i64), Sums> = HashMap::new();
         for (series, &key_id) in key_ids.iter().enumerate() {
             if series >= self.table.series().len() {
                 continue;
             }
-            let flat = self.table.flatten(series, Window::ALL);
-            for loser in &flat.losers {
+            let (plain, cells, losers) = if let Some(plain) = self.table.plain_rows(series, &mut known_rows) {
+                (plain, self.table.plain_cells(series), Vec::new())
+            } else {
+                let flat = self.table.flatten(series, Window::ALL);
+                let steps = flat.rows.iter().map(|row| self.table.step(*row)).collect();
+                (Arc::new(PlainRows { rows: flat.rows, steps }), flat.cells, flat.losers)
+            };
+            for loser in &losers {
                 let sums = superseded.entry((self.table.owner(loser.row), key_id)).or_default();
                 sums.add(hash_point(self.table.logged_step(loser.row), &loser.cell.value()));
             }
-            let steps: Vec<i64> = flat.rows.iter().map(|row| self.table.step(*row)).collect();
+            let steps = &plain.steps;
             let mut untouched = self.untouched.remove(&series).unwrap_or_default();
             untouched.sort_unstable();
-            for (from, to) in cut(&steps, &flat.cells, &untouched, self.chunk_points) {
-                let Some(rows) = flat.rows.get(from..to) else { continue };
-                let axis = if let Some(axis) = axis_by_rows.get(rows) {
-                    *axis
-                } else {
-                    let axis = Axis {
-                        steps: rows.iter().map(|row| self.table.step(*row)).collect(),
-                        times_us: rows.iter().map(|row| self.table.time_us(*row)).collect(),
-                        writers: rows.iter().map(|row| self.table.owner(*row)).collect(),
-                    };
-                    let axis_id = next_axis_id + merged.axes.len() as i64;
-                    merged.axes.push((axis.encode(axis_id, &mut self.packer), 0));
-                    axis_by_rows.insert(rows.to_vec(), merged.axes.len() - 1);
-                    merged.axes.len() - 1
-                };
-                let Some((axis, chunks)) = merged.axes.get_mut(axis) else { continue };
+            for (from, to) in cut(steps, &cells, &untouched, self.chunk_points) {
+                let Some(rows) = plain.rows.get(from..to) else { continue };
+                let (axis, chunks) = axes.of(&self.table, rows, &mut self.packer);
                 *chunks += 1;
                 let span = (axis.step0, steps.get(to - 1).copied().unwrap_or(axis.step0));
-                let cells = if to - from == flat.cells.len() { None } else { Some(flat.cells.slice(from, to)) };
-                let cells = cells.as_ref().unwrap_or(&flat.cells);
-                merged.chunks.push(ChunkRow::encode(key_id, axis.axis_id, span, cells, &mut self.packer));
+                let part = if to - from == cells.len() { None } else { Some(cells.slice(from, to)) };
+                let part = part.as_ref().unwrap_or(&cells);
+                merged.chunks.push(ChunkRow::encode(key_id, axis.axis_id, span, part, &mut self.packer));
             }
-            if let (Some(row), Some(cell)) = (flat.rows.last(), flat.cells.get(flat.cells.len().saturating_sub(1))) {
+            if let (Some(row), Some(cell)) = (plain.rows.last(), cells.get(cells.len().saturating_sub(1))) {
                 merged.last.push((key_id, self.table.owner(*row), cell.to_bytes()));
             }
         }
+        merged.axes = axes.made;
         merged.superseded = superseded
             .into_iter()
             .map(|((writer, key_id), Sums { points, hash })| Superseded { writer, key_id, points, sum_hash: hash })
             .collect();
         merged.superseded.sort_unstable_by_key(|lost| (lost.writer, lost.key_id));
         merged
+    }
+}
+
+/// The axes that a merge makes: one for each list of rows.
+struct Axes {
+    next_axis_id: i64,
+    made: Vec<(AxisRow, u32)>,
+    /// By first row and number of rows: nearly always there is one.
+    known: HashMap<(u32, usize), Vec<KnownAxis>>,
+}
+
+/// An axis that was made for some rows.
+struct KnownAxis {
+    rows: Vec<u32>,
+    /// In the list of those made.
+    place: usize,
+}
+
+impl Axes {
+    fn new(next_axis_id: i64) -> Self {
+        Self { next_axis_id, made: Vec::new(), known: HashMap::new() }
+    }
+
+    /// The axis of these rows, and how many chunks stand on it.
+    fn of(&mut self, table: &Table, rows: &[u32], packer: &mut Packer) -> &mut (AxisRow, u32) {
+        let known = self.known.entry((rows.first().copied().unwrap_or_default(), rows.len())).or_default();
+        let found = known.iter().find(|axis| axis.rows == rows).map(|axis| axis.place);
+        let place = found.unwrap_or_else(|| {
+            let axis = Axis {
+                steps: rows.iter().map(|row| table.step(*row)).collect(),
+                times_us: rows.iter().map(|row| table.time_us(*row)).collect(),
+                writers: rows.iter().map(|row| table.owner(*row)).collect(),
+            };
+            let axis_id = self.next_axis_id + self.made.len() as i64;
+            self.made.push((axis.encode(axis_id, packer), 0));
+            let place = self.made.len() - 1;
+            known.push(KnownAxis { rows: rows.to_vec(), place });
+            place
+        });
+        #[expect(clippy::indexing_slicing, reason = "places are handed out by the list they index")]
+        &mut self.made[place]
     }
 }
 

@@ -54,6 +54,8 @@ impl ChunkError {
 /// Compresses bodies into blobs.
 pub struct Packer {
     zstd: Option<Compressor<'static>>,
+    /// Where frames are made before it is known how long they are.
+    room: Vec<u8>,
 }
 
 impl Default for Packer {
@@ -69,25 +71,32 @@ impl Packer {
             let is_set = zstd.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true)).is_ok();
             is_set.then_some(zstd)
         });
-        Self { zstd }
+        Self { zstd, room: Vec::new() }
     }
 
     /// The blob of a body.
     pub(crate) fn pack(&mut self, body: &[u8]) -> Vec<u8> {
         if body.len() >= MIN_COMPRESSED_BYTES
-            && let Some(Ok(frame)) = self.zstd.as_mut().map(|zstd| zstd.compress(body))
+            && let Some(frame) = self.compress(body)
             && frame.len() + 5 < body.len()
         {
             let mut blob = Vec::with_capacity(frame.len() + 6);
             blob.push(1);
             varint::put(&mut blob, body.len() as u64);
-            blob.extend_from_slice(&frame);
+            blob.extend_from_slice(frame);
             return blob;
         }
         let mut blob = Vec::with_capacity(body.len() + 1);
         blob.push(0);
         blob.extend_from_slice(body);
         blob
+    }
+
+    fn compress(&mut self, body: &[u8]) -> Option<&[u8]> {
+        self.room.clear();
+        self.room.reserve(zstd::zstd_safe::compress_bound(body.len()));
+        self.zstd.as_mut()?.compress_to_buffer(body, &mut self.room).ok()?;
+        Some(&self.room)
     }
 }
 

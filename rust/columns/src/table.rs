@@ -135,6 +135,20 @@ pub struct Flat {
     pub losers: Vec<Loser>,
 }
 
+/// Rows that follow one another, and their steps.
+#[derive(Debug)]
+pub struct PlainRows {
+    /// Row numbers.
+    pub rows: Vec<u32>,
+    /// Ascending, each once.
+    pub steps: Vec<i64>,
+}
+
+/// What [`Table::plain_rows`] has found, by the rows of the pieces of a series (which a table never gives up). Good until the table
+/// changes.
+#[derive(Debug, Default)]
+pub struct KnownRows(HashMap<Vec<*const u32>, Option<Arc<PlainRows>>>);
+
 /// See the module.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
@@ -208,6 +222,12 @@ impl Table {
     /// The number of a series, if it is here.
     pub fn find(&self, role: Role, label: &str, name: &str) -> Option<usize> {
         self.index.get(&(role, label.to_owned()))?.get(name).copied()
+    }
+
+    /// The labels under which a metric is here.
+    pub fn labels_of(&self, name: &str) -> Vec<&str> {
+        let found = self.index.iter().filter(|((role, _), names)| *role == Role::Metric && names.contains_key(name));
+        found.map(|((_, label), _)| label.as_str()).collect()
     }
 
     /// The number of a series, which is made if it is not here.
@@ -348,10 +368,21 @@ impl Table {
         self.series[series].pieces.iter().map(|piece| piece.rows.len()).sum()
     }
 
-    /// The least and the greatest step of a series; `None` without a value.
-    pub fn span(&self, series: usize) -> Option<(i64, i64)> {
-        let steps = || self.series[series].pieces.iter().flat_map(|piece| piece.rows.iter()).map(|row| self.step(*row));
-        Some((steps().min()?, steps().max()?))
+    /// The least and the greatest step of each series, by number; `None` without a value. Series that were logged together share
+    /// their rows, which are looked at once.
+    pub fn spans(&self) -> Vec<Option<(i64, i64)>> {
+        let mut known: HashMap<*const u32, (i64, i64)> = HashMap::new();
+        let mut span_of = |rows: &Arc<[u32]>| {
+            *known.entry(rows.as_ptr()).or_insert_with(|| {
+                let steps = rows.iter().map(|row| self.step(*row));
+                steps.fold((i64::MAX, i64::MIN), |(min, max), step| (min.min(step), max.max(step)))
+            })
+        };
+        let spans = self.series.iter().map(|series| {
+            let spans = series.pieces.iter().map(|piece| span_of(&piece.rows));
+            spans.reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)))
+        });
+        spans.collect()
     }
 
     /// All steps of a series, ascending, each once.
@@ -365,6 +396,24 @@ impl Table {
         steps
     }
 
+    /// The rows of a series if they follow one another, step above step, as they were added: nothing of it has to be sorted. What is
+    /// found is kept in `known`, since series that were logged together have the same rows.
+    pub fn plain_rows(&self, series: usize, known: &mut KnownRows) -> Option<Arc<PlainRows>> {
+        let pieces = &self.series[series].pieces;
+        let key: Vec<*const u32> = pieces.iter().map(|piece| piece.rows.as_ptr()).collect();
+        let found = known.0.entry(key).or_insert_with(|| {
+            let rows: Vec<u32> = pieces.iter().flat_map(|piece| piece.rows.iter().copied()).collect();
+            let steps: Vec<i64> = rows.iter().map(|row| self.step(*row)).collect();
+            steps.is_sorted_by(|one, next| one < next).then(|| Arc::new(PlainRows { rows, steps }))
+        });
+        found.clone()
+    }
+
+    /// The values of a series as they were added.
+    pub fn plain_cells(&self, series: usize) -> Cells {
+        concatenate(&self.series[series].pieces)
+    }
+
     /// The values of a series within a range of steps, each step once.
     pub fn flatten(&self, series: usize, window: Window) -> Flat {
         let pieces = &self.series[series].pieces;
@@ -376,7 +425,8 @@ impl Table {
             is_ascending
         });
         if is_plain {
-            return concatenate(pieces);
+            let rows = pieces.iter().flat_map(|piece| piece.rows.iter().copied()).collect();
+            return Flat { rows, cells: concatenate(pieces), losers: Vec::new() };
         }
 
         let mut entries: Vec<Entry> = Vec::with_capacity(self.value_count(series));
@@ -460,22 +510,18 @@ fn rows_of(bytes: &[u8]) -> Result<Vec<runferry_wire::Rows>, FrameFault> {
     Ok(rows.filter(|rows| !rows.steps.is_empty()).collect())
 }
 
-/// Pieces that already follow one another.
-fn concatenate(pieces: &[Piece]) -> Flat {
-    let rows = pieces.iter().flat_map(|piece| piece.rows.iter().copied()).collect();
-    let mut pieces_left = pieces.iter();
-    let Some(first) = pieces_left.next() else {
-        return Flat { rows, cells: Cells::from_cells(Vec::new()), losers: Vec::new() };
-    };
+/// The values of all pieces, one behind the other.
+fn concatenate(pieces: &[Piece]) -> Cells {
+    let Some((first, rest)) = pieces.split_first() else { return Cells::from_cells(Vec::new()) };
     let mut cells = first.cells.as_ref().clone();
-    for piece in pieces_left {
+    cells.reserve(rest.iter().map(|piece| piece.cells.len()).sum());
+    for piece in rest {
         if cells.append_same_kind(&piece.cells).is_none() {
             let all = pieces.iter().flat_map(|piece| (0..piece.cells.len()).filter_map(|index| piece.cells.get(index)));
-            cells = Cells::from_cells(all.collect());
-            break;
+            return Cells::from_cells(all.collect());
         }
     }
-    Flat { rows, cells, losers: Vec::new() }
+    cells
 }
 
 /// The picked values, `(piece, index)`, packed by kind where they are all of one.

@@ -172,8 +172,8 @@ impl Tail {
     }
 }
 
-/// `(role, label, name, values, step0, step1, min, max, writer ordinal of the last, last)` of a series.
-type TailMetric<'py> = (u8, String, String, usize, i64, i64, Option<f64>, Option<f64>, u32, Bound<'py, PyBytes>);
+/// `(label, name, values, step0, step1, min, max, writer ordinal of the last, last)` of a series.
+type TailMetric<'py> = (String, String, usize, i64, i64, Option<f64>, Option<f64>, u32, Bound<'py, PyBytes>);
 
 #[pymethods]
 impl Tail {
@@ -239,51 +239,46 @@ impl Tail {
 
     /// The labels under which a metric is found.
     fn labels(&self, name: &str) -> Vec<String> {
-        self.read(|table| {
-            let of_name = table.series().iter().filter(|series| series.role == Role::Metric && series.name == name);
-            of_name.map(|series| series.label.clone()).collect()
-        })
+        self.read(|table| table.labels_of(name).into_iter().map(str::to_owned).collect())
     }
 
-    /// One summary per series, each step counted once.
-    fn metrics<'py>(&self, py: Python<'py>) -> Vec<TailMetric<'py>> {
+    /// How many metrics there are, each label its own.
+    fn metric_count(&self) -> usize {
+        self.read(|table| table.series().iter().filter(|series| series.role == Role::Metric).count())
+    }
+
+    /// One summary per metric, each step counted once, in the order of `(name, label)`: of those behind `after` the first `limit`.
+    fn metrics<'py>(&self, py: Python<'py>, after: Option<(String, String)>, limit: usize) -> Vec<TailMetric<'py>> {
         let found: Vec<_> = py.detach(|| {
             self.read(|table| {
-                let summaries = table.series().iter().enumerate().filter_map(|(number, series)| {
+                let after = after.as_ref().map(|(name, label)| (name.as_str(), label.as_str()));
+                let mut wanted: Vec<(&str, &str, usize)> = table
+                    .series()
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, series)| series.role == Role::Metric)
+                    .map(|(number, series)| (series.name.as_str(), series.label.as_str(), number))
+                    .filter(|(name, label, _)| after.is_none_or(|after| (*name, *label) > after))
+                    .collect();
+                if limit < wanted.len() {
+                    wanted.select_nth_unstable(limit);
+                    wanted.truncate(limit);
+                }
+                wanted.sort_unstable();
+                let summaries = wanted.into_iter().filter_map(|(name, label, number)| {
                     let flat = table.flatten(number, Window::ALL);
                     let (first, last) = (*flat.rows.first()?, *flat.rows.last()?);
                     let stats = Stats::of(&flat.cells, 0, flat.cells.len());
                     let value = flat.cells.get(flat.cells.len() - 1)?.to_bytes();
                     let span = (table.step(first), table.step(last));
-                    Some((
-                        series.role,
-                        series.label.clone(),
-                        series.name.clone(),
-                        flat.rows.len(),
-                        span,
-                        stats,
-                        table.owner(last),
-                        value,
-                    ))
+                    Some((label.to_owned(), name.to_owned(), flat.rows.len(), span, stats, table.owner(last), value))
                 });
                 summaries.collect()
             })
         });
-        let summary =
-            |(role, label, name, count, (step0, step1), stats, owner, value): (_, _, _, _, _, Stats, _, Vec<u8>)| {
-                (
-                    role_number(role),
-                    label,
-                    name,
-                    count,
-                    step0,
-                    step1,
-                    stats.min(),
-                    stats.max(),
-                    owner,
-                    PyBytes::new(py, &value),
-                )
-            };
+        let summary = |(label, name, count, (step0, step1), stats, owner, value): (_, _, _, _, Stats, _, Vec<u8>)| {
+            (label, name, count, step0, step1, stats.min(), stats.max(), owner, PyBytes::new(py, &value))
+        };
         found.into_iter().map(summary).collect()
     }
 
@@ -359,11 +354,13 @@ impl Merge {
         py.detach(|| {
             let merge = lock(&self.merge);
             let table = merge.table();
-            let summary = |(number, one): (usize, &Series)| {
-                let (step0, step1) = table.span(number).unwrap_or_default();
-                (role_number(one.role), one.label.clone(), one.name.clone(), table.value_count(number), step0, step1)
+            let summary = |(number, span): (usize, Option<(i64, i64)>)| {
+                let (step0, step1) = span.unwrap_or_default();
+                let one: Option<&Series> = table.series().get(number);
+                let (label, name) = one.map(|one| (one.label.clone(), one.name.clone())).unwrap_or_default();
+                (one.map_or(0, |one| role_number(one.role)), label, name, table.value_count(number), step0, step1)
             };
-            table.series().iter().enumerate().map(summary).collect()
+            table.spans().into_iter().enumerate().map(summary).collect()
         })
     }
 

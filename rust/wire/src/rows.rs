@@ -200,15 +200,16 @@ pub fn mask(bits: impl ExactSizeIterator<Item = bool>) -> Vec<u8> {
     bytes
 }
 
-/// All first bytes, then all second bytes, and so on.
-pub fn shuffle<const N: usize>(values: impl ExactSizeIterator<Item = [u8; N]>) -> Vec<u8> {
+/// All first bytes, then all second bytes, and so on. A pass for each byte: those the compiler turns into vectors.
+pub fn shuffle<const N: usize>(values: &(impl ExactSizeIterator<Item = [u8; N]> + Clone)) -> Vec<u8> {
     let count = values.len();
     let mut bytes = vec![0; count * N];
-    for (index, value) in values.enumerate() {
-        for (place, byte) in value.into_iter().enumerate() {
-            if let Some(slot) = bytes.get_mut(place * count + index) {
-                *slot = byte;
-            }
+    if count == 0 {
+        return bytes;
+    }
+    for (place, plane) in bytes.chunks_exact_mut(count).enumerate() {
+        for (slot, value) in plane.iter_mut().zip(values.clone()) {
+            *slot = value.get(place).copied().unwrap_or_default();
         }
     }
     bytes
@@ -229,6 +230,29 @@ pub fn unshuffle<const N: usize>(bytes: &[u8]) -> Vec<[u8; N]> {
         }
     }
     values
+}
+
+/// The shuffled 32-bit form of floats of which not a bit is lost by that; `None`: some would be.
+pub fn shuffle_exact_f32(values: &[f64]) -> Option<Vec<u8>> {
+    let is_exact = |part: &[f64]| part.iter().fold(true, |is_exact, value| is_exact & exact_f32(*value).is_some());
+    if !values.chunks(LOOK_AHEAD).all(is_exact) {
+        return None;
+    }
+    let narrow: Vec<u32> = values.iter().map(|value| (*value as f32).to_bits()).collect();
+    Some(shuffle(&narrow.iter().map(|bits| bits.to_le_bytes())))
+}
+
+/// Values looked at before the next decision: none is needed within, so they are looked at side by side.
+const LOOK_AHEAD: usize = 64;
+
+/// The floats behind [`shuffle`] of their 32-bit form.
+pub fn unshuffle_f32(bytes: &[u8]) -> Vec<f64> {
+    let count = bytes.len() / 4;
+    let (first, rest) = bytes.split_at(count);
+    let (second, rest) = rest.split_at(count);
+    let (third, rest) = rest.split_at(count);
+    let planes = first.iter().zip(second).zip(third.iter().zip(rest));
+    planes.map(|((a, b), (c, d))| f64::from(f32::from_bits(u32::from_le_bytes([*a, *b, *c, *d])))).collect()
 }
 
 /// The value as a 32-bit float, if not a bit is lost by that.
@@ -338,8 +362,8 @@ fn encode_column(out: &mut Vec<u8>, column: &Column) {
     match &column.values {
         Values::Null(_) => msgpack::put_nil(out),
         Values::F64(values) => match narrow {
-            Some(narrow) => msgpack::put_bin(out, &shuffle(narrow.iter().map(|value| value.to_bits().to_le_bytes()))),
-            None => msgpack::put_bin(out, &shuffle(values.iter().map(|value| value.to_bits().to_le_bytes()))),
+            Some(narrow) => msgpack::put_bin(out, &shuffle(&narrow.iter().map(|value| value.to_bits().to_le_bytes()))),
+            None => msgpack::put_bin(out, &shuffle(&values.iter().map(|value| value.to_bits().to_le_bytes()))),
         },
         Values::I64(values) => msgpack::put_bin(out, &varint::encode_deltas(values.iter().copied(), 0)),
         Values::Bool(values) => msgpack::put_bin(out, &mask(values.iter().copied())),
@@ -392,8 +416,7 @@ fn decode_column(reader: &mut Reader<'_>, name: &str, rows: usize, budget: &mut 
             if bytes.len() != present * 4 {
                 return Err(wrong());
             }
-            let narrow = unshuffle::<4>(bytes).into_iter().map(|raw| f32::from_bits(u32::from_le_bytes(raw)));
-            Values::F64(narrow.map(f64::from).collect())
+            Values::F64(unshuffle_f32(bytes))
         }
         3 => Values::I64(varint::decode_deltas(reader.bin()?, present, 0).ok_or_else(wrong)?),
         4 => {
