@@ -29,6 +29,8 @@ NAMES = (
     "start",
     "ingest",
     "ingest_postgres",
+    "writers",
+    "reads",
     "histogram",
     "growth",
     "training_effect",

@@ -82,10 +82,10 @@ def run_id(number: int) -> str:
     return f"writer-{number}"
 
 
-def written(workload: Workload, run_id: str) -> Journal:
+def written(workload: Workload, run_id: str, *, passes: int = PASSES) -> Journal:
     """What a real client puts into its journal."""
     with open_run(run_id=run_id) as run:
-        for _ in range(PASSES):
+        for _ in range(passes):
             workload.play(run)
         if run.status().dropped_rows:
             raise RuntimeError(f"the client dropped rows: {run.status()}")
