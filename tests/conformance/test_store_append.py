@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
-from runferry.server.store.protocol import Batch, Store, StoreError
+from runferry.server.store.protocol import Batch, Store, StoreError, WriterOpening
 
 from tests.conformance.conftest import StoreEngine, batch, feed, make_writer
 from tests.conformance.reading import scan_rows
-from tests.support.frames import ScriptedWriter, flip_bit
+from tests.support.frames import START_US, ScriptedWriter, flip_bit
 
 
 def test_frames_in_order_are_accepted_and_the_next_number_moves(store: Store) -> None:
@@ -102,6 +103,34 @@ def test_opening_a_writer_again_changes_nothing(store: Store) -> None:
 
     assert (again.next_seq, again.label, again.step_offset) == (3, "", 0)
     assert again.open_frame != b"other"
+
+
+def test_writers_that_open_together_are_those_that_open_alone(store_engine: StoreEngine) -> None:
+    together, alone = store_engine.open(), store_engine.open_elsewhere()
+    scripted = [ScriptedWriter(id=f"run{number // 3}", writer_id=number + 1) for number in range(9)]
+    openings = [
+        WriterOpening(one.run_id, one.writer_id, one.open_frame(), "", START_US + number, is_relative=number % 3 == 1, predecessor=number)
+        for number, one in enumerate(scripted)
+    ]
+
+    found = together.open_writers([*openings, openings[4]])
+
+    expected = [
+        alone.open_writer(
+            one.run_id,
+            one.writer_id,
+            one.open_frame,
+            label=one.label,
+            started_us=one.started_us,
+            is_relative=one.is_relative,
+            predecessor=one.predecessor,
+        )
+        for one in openings
+    ]
+    assert [replace(state, last_seen_us=0) for state in found[:9]] == [replace(state, last_seen_us=0) for state in expected]
+    assert found[9] == found[4]
+    assert [one.writer_id for one in together.writers(scripted[0].run_id)] == [1, 2, 3]
+    assert together.open_writers(openings) == found[:9]
 
 
 def test_a_successor_has_the_steps_of_its_predecessor_wherever_the_run_is_by_then(store: Store) -> None:

@@ -8,9 +8,10 @@ import struct
 import threading
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runferry.server.store.protocol import Batch, Store
+from runferry.server.store.protocol import Batch, Metric, Store
 
 from tests.conformance.conftest import feed, make_writer
 from tests.conformance.reading import bits, scan_rows
@@ -208,6 +209,30 @@ def test_metrics_summarise_names_kinds_and_last_values(store: Store) -> None:
         assert (x.points, x.first_step, x.last_step, x.last, x.min, x.max) == (2, 0, 4, 1.5, 1.5, 3.0)
         assert (found["s"].last, found["b"].last, found["h"].last) == ("a", True, Histogram(0.0, 1.0, [1]).encode())
         store.merge(writer.run_id)
+
+
+@pytest.mark.parametrize("merged", [0, 1, 2])
+def test_metrics_come_in_pages_that_part_all_of_them_by_name_and_label(store: Store, merged: int) -> None:
+    first = make_writer(store)
+    other = make_writer(store, label="rank1")
+    names = ["Zeta", "a", "a.b", "loss", "ß", "\U0001f600", "￿"]
+    feed(store, first, [first.data([(0, dict.fromkeys(names[:5], 1.0))])])
+    if merged:
+        store.merge(first.run_id)
+    feed(store, other, [other.data([(0, dict.fromkeys(names[2:], 2.0))])])
+    if merged > 1:
+        store.merge(first.run_id)
+
+    pages: list[list[Metric]] = []
+    while not pages or pages[-1]:
+        after = (pages[-1][-1].name, pages[-1][-1].label) if pages else None
+        pages.append(store.metrics(first.run_id, after=after, limit=3))
+
+    assert [len(page) for page in pages] == [3, 3, 3, 1, 0]
+    assert [metric for page in pages for metric in page] == store.metrics(first.run_id)
+    expected = [(name, "") for name in names[:5]] + [(name, "rank1") for name in names[2:]]
+    assert [(metric.name, metric.label) for page in pages for metric in page] == sorted(expected)
+    assert store.metric_count(first.run_id) == (5 if merged == 1 else 10)
 
 
 def test_an_unknown_run_is_empty(store: Store) -> None:

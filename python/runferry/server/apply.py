@@ -15,8 +15,8 @@ the user set wins, however often the metric is logged afterwards, until the user
 Frames of a writer by seq; between writers none is promised, nor needed.
 
 # Waiting
-A writer is due at once when a frame with documents arrived, else a second after its first new frame; the last values of a
-run are computed at most once a second, and rarer when that is expensive.
+A writer is due at once when a frame with documents arrived, else a second after its first new frame, and later where there are so
+many such writers that they would take more than their share of the time. Counts and last values of runs follow (`totals`).
 
 # Shutdown
 `stop` applies everything that is durable, writes the last beats, and returns.
@@ -24,6 +24,7 @@ run are computed at most once a second, and rarer when that is expensive.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -40,7 +41,7 @@ from runferry.server.query import now_us
 from runferry.server.run_columns import state_at
 from runferry.server.store.append import FINISH, GAP
 from runferry.server.store.protocol import StoreFullError
-from runferry.server.values import last_summary
+from runferry.server.totals import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,8 +56,8 @@ logger = logging.getLogger(__name__)
 
 ROWS_DELAY_S = 1.0
 BEATS_INTERVAL_S = 2.0
-TOTALS_SHARE = 20
-"""Computing the totals of a run may take at most one part in so many of the loop's time."""
+ROWS_SHARE = 5
+"""Of the time one part in so many is given to writers that have sent nothing but rows."""
 RETRY_DELAY_S = 1.0
 TOLD_AGAIN_S = 60.0
 TAKE_OVER_EVERY_S = 30.0
@@ -64,9 +65,7 @@ QUIET_US = 60 * 1_000_000
 """A writer that was not heard of for so long has lost its server, or has nothing to say."""
 WRITERS_PER_PASS = 256
 RECENT_WRITERS = 1_000
-
-RUN_ALONE = 0
-"""In place of a writer, whose id is never 0: only the totals of the run are due."""
+KNOWN_RUNS = 20_000
 
 WriterKey = tuple[bytes, int]
 
@@ -82,9 +81,12 @@ class Applier:
         self._hub = hub
         self._changed = threading.Condition()
         self._due_at: dict[WriterKey, float] = {}
+        """Writers with documents, or whatever a crash has left."""
+        self._rows_due_at: dict[WriterKey, float] = {}
+        self._rows_free_at = 0.0
         self._beats: dict[WriterKey, writes.Beat] = {}
         self._is_stopping = False
-        self._totals_due_at: dict[bytes, float] = {}
+        self._totals = Totals(database, store)
         self._names: dict[bytes, tuple[str, str]] = {}
         self._told_at: dict[str, float] = {}
         self._listening = Listening()
@@ -96,12 +98,17 @@ class Applier:
 
     def notify(self, run_id: bytes, writer_id: int, *, has_documents: bool) -> None:
         """Frames of this writer have become durable."""
-        due_at = time.monotonic() + (0.0 if has_documents else ROWS_DELAY_S)
+        key = (run_id, writer_id)
         with self._changed:
-            key = (run_id, writer_id)
-            if due_at < self._due_at.get(key, float("inf")):
-                self._due_at[key] = due_at
-                self._changed.notify()
+            if has_documents:
+                self._rows_due_at.pop(key, None)
+                if self._due_at.get(key, 1.0) > 0.0:
+                    self._due_at[key] = 0.0
+                    self._changed.notify()
+            elif key not in self._due_at and key not in self._rows_due_at:
+                self._rows_due_at[key] = time.monotonic() + ROWS_DELAY_S
+                if len(self._rows_due_at) == 1:
+                    self._changed.notify()
 
     def beat(self, beat: writes.Beat) -> None:
         """A writer was heard of."""
@@ -126,11 +133,15 @@ class Applier:
         is_recovered = self._try(self._recover)
         beats_at = looked_at = time.monotonic()
         while True:
-            due, is_stopping = self._wait(beats_at + BEATS_INTERVAL_S)
+            due, rows_due, is_stopping = self._wait(beats_at + BEATS_INTERVAL_S)
             is_recovered = is_recovered or self._try(self._recover)
-            if due and not self._try(self._pass, due, is_stopping):
-                # One writer's trouble must not hold up the others: each alone, and those that fail once more later.
-                self._again([key for key in due if not self._try(self._pass, [key], is_stopping)])
+            self._apply(due)
+            if rows_due:
+                began = time.monotonic()
+                self._apply(rows_due)
+                self._rows_free_at = time.monotonic() + (time.monotonic() - began) * (ROWS_SHARE - 1)
+            if is_stopping or time.monotonic() >= self._totals.due_at():
+                self._try(self._write_totals, is_stopping)
             if self._is_shared and time.monotonic() >= looked_at + TAKE_OVER_EVERY_S:
                 looked_at = time.monotonic()
                 self._try(self._take_over)
@@ -140,20 +151,25 @@ class Applier:
             if is_stopping:
                 return
 
-    def _wait(self, until: float) -> tuple[list[WriterKey], bool]:
+    def _apply(self, due: list[WriterKey]) -> None:
+        if due and not self._try(self._pass, due):
+            # One writer's trouble must not hold up the others: each alone, and those that fail once more later.
+            self._again([key for key in due if not self._try(self._pass, [key])])
+
+    def _wait(self, until: float) -> tuple[list[WriterKey], list[WriterKey], bool]:
+        """Writers with documents, or else writers with rows, as soon as some are due; whether it is the last time."""
+        until = min(until, self._totals.due_at())
         with self._changed:
             while True:
                 now = time.monotonic()
                 if self._is_stopping:
-                    due = list(self._due_at)
-                    self._due_at.clear()
-                    return due, True
-                due = [key for key, at in self._due_at.items() if at <= now][:WRITERS_PER_PASS]
-                for key in due:
-                    del self._due_at[key]
-                if due or now >= until:
-                    return due, False
-                self._changed.wait(max(0.0, min([until, *self._due_at.values()]) - now))
+                    return [*_taken(self._due_at), *_taken(self._rows_due_at)], [], True
+                due = _taken(self._due_at, now, WRITERS_PER_PASS)
+                rows_due = _taken(self._rows_due_at, now, WRITERS_PER_PASS) if not due and now >= self._rows_free_at else []
+                if due or rows_due or now >= until:
+                    return due, rows_due, False
+                rows_at = max(self._rows_free_at, min(self._rows_due_at.values(), default=float("inf")))
+                self._changed.wait(max(0.0, min([until, rows_at, *self._due_at.values()]) - now))
 
     def _try(self, step: Any, *arguments: Any) -> bool:
         """Run one step; the loop outlives its errors, which are all retried."""
@@ -197,44 +213,58 @@ class Applier:
         self._store.mark_applied([(row.run_id, writes.unsigned(row.writer_id), row.applied_seq) for row in recent])
         for row in unfinished:
             self.notify(row.run_id, writes.unsigned(row.writer_id), has_documents=True)
+            self._totals.want(row.run_id)
 
     def _take_over(self) -> None:
         """Documents of writers whose server has died before it applied them, and which found no other one yet."""
         for run_id, writer_id in self._store.unapplied(now_us() - QUIET_US):
             self.notify(run_id, writer_id, has_documents=True)
 
-    def _pass(self, due: list[WriterKey], is_last: bool) -> None:  # noqa: FBT001 - called by `_try`, which has no keywords
+    def _pass(self, due: list[WriterKey]) -> None:
         by_run: dict[bytes, list[int]] = {}
         for run_id, writer_id in due:
             by_run.setdefault(run_id, []).append(writer_id)
-        applied: list[tuple[bytes, int, int]] = []
+        durable: dict[WriterKey, int] = {}
+        for run_id, writer_ids in by_run.items():  # before their documents are read: so none up to here can be missed
+            durable |= {(run_id, writer_id): next_seq - 1 for writer_id, next_seq in self._store.next_seqs(run_id, writer_ids).items()}
+        with self._database.read() as connection:
+            # Those that are missing have no OPEN in the metadata yet: `notify` follows when they have.
+            applied = {key: seq for key, seq in writes.applied_seqs(connection, due).items() if self._is_known(connection, key[0])}
+        behind = [key for key, seq in applied.items() if durable.get(key, 0) > seq]
         found: dict[bytes, set[str]] = {}
-        with self._database.write() as connection:
-            for run_id, writer_ids in by_run.items():
-                if not self._is_known(connection, run_id):
-                    continue  # its OPEN is not in the metadata yet: `notify` follows when it is
-                found[run_id] = set()
-                for writer_id, next_seq in self._store.next_seqs(run_id, [key for key in writer_ids if key != RUN_ALONE]).items():
-                    seq, kinds = self._apply_writer(connection, run_id, writer_id, next_seq - 1)
-                    applied.append((run_id, writer_id, seq))
-                    found[run_id] |= kinds
-                if "finish" in found[run_id]:
-                    # In the same transaction: who sees the run finished sees its last values and counts too.
-                    self._try(self._write_totals, connection, run_id)
-        self._store.mark_applied(applied)
+        if behind:
+            with self._database.write() as connection:
+                found = self._apply_writers(connection, behind, applied, durable)
+        self._store.mark_applied([(*key, seq) for key, seq in applied.items()])
         for run_id, kinds in found.items():
-            has_totals = "finish" in kinds or self._refresh_totals(run_id, at_once=is_last)
-            if kinds or has_totals:
+            if "finish" in kinds:
+                self._totals.forget(run_id)
+            else:
+                self._totals.want(run_id)
+            if kinds:
                 self._hub.metadata_changed_from_thread(run_id, *self._names[run_id])
 
-    def _apply_writer(self, connection: Connection, run_id: bytes, writer_id: int, durable_seq: int) -> tuple[int, set[str]]:
-        """Apply what is new of one writer; `durable_seq` was read before its documents, so none up to it can be missed."""
-        mine = (writer.c.run_id == run_id) & (writer.c.writer_id == writes.signed(writer_id))
-        applied_seq = connection.scalar(sa.select(writer.c.applied_seq).where(mine))
-        if applied_seq is None:
-            return 0, set()
+    def _apply_writers(
+        self, connection: Connection, behind: list[WriterKey], applied: dict[WriterKey, int], durable: dict[WriterKey, int]
+    ) -> dict[bytes, set[str]]:
+        """Apply what is new of some writers, and say so in `applied`; returns what was found of each run."""
+        found: dict[bytes, set[str]] = {}
+        applied |= writes.applied_seqs(connection, behind)  # now that nobody else writes: another server may have applied them
+        for key in behind:
+            last_seq, kinds = self._apply_writer(connection, *key, applied[key])
+            applied[key] = max(durable[key], last_seq)
+            found.setdefault(key[0], set()).update(kinds)
+        writes.set_applied(connection, [(*key, applied[key]) for key in behind])
+        for run_id, kinds in found.items():
+            if "finish" in kinds:
+                # In the same transaction: who sees the run finished sees its last values and counts too.
+                self._try(self._write_last_totals, connection, run_id)
+        return found
+
+    def _apply_writer(self, connection: Connection, run_id: bytes, writer_id: int, applied_seq: int) -> tuple[int, set[str]]:
+        """Apply what is new of one writer."""
         found: set[str] = set()
-        last_seq = max(durable_seq, applied_seq)
+        last_seq = applied_seq
         for seq, frame in self._store.documents_after(run_id, writer_id, applied_seq):
             try:
                 with connection.begin_nested():
@@ -244,9 +274,7 @@ class Applier:
             except Exception as error:
                 logger.exception("documents of frame %d of writer %016x cannot be applied; a copy goes into quarantine", seq, writer_id)
                 self._store.set_document_aside(run_id, writer_id, seq, f"{type(error).__name__}: {error}"[:500], frame)
-            last_seq = max(last_seq, seq)
-        if last_seq > applied_seq:
-            writes.set_applied(connection, run_id, writer_id, last_seq)
+            last_seq = seq
         return last_seq, found
 
     def _apply_frame(self, connection: Connection, run_id: bytes, writer_id: int, seq: int, frame: bytes) -> set[str]:
@@ -275,33 +303,21 @@ class Applier:
                 writes.apply_gap(connection, run_id, writer_id, gap_of(seq, count, value))
         return {name for name, _ in documents}
 
-    def _refresh_totals(self, run_id: bytes, *, at_once: bool) -> bool:
-        started = time.monotonic()
-        due_at = self._totals_due_at.get(run_id, 0.0)
-        if started < due_at and not at_once:
-            with self._changed:
-                self._due_at.setdefault((run_id, RUN_ALONE), due_at)
-            return False
-        totals = self._read_totals(run_id)
-        with self._database.write() as connection:
-            writes.write_totals(connection, run_id, totals)
-        took_s = time.monotonic() - started
-        self._totals_due_at[run_id] = time.monotonic() + max(ROWS_DELAY_S, took_s * TOTALS_SHARE)
-        if len(self._totals_due_at) > 2 * RECENT_WRITERS:
-            self._totals_due_at = {key: at for key, at in self._totals_due_at.items() if at > started}
-        return True
+    def _write_totals(self, is_last: bool) -> None:  # noqa: FBT001 - called by `_try`, which has no keywords
+        for run_id in self._totals.write(is_last=is_last):
+            self._hub.metadata_changed_from_thread(run_id, *self._names_of(run_id))
 
-    def _read_totals(self, run_id: bytes) -> writes.Totals:
-        totals = self._store.totals(run_id)
-        values = last_summary(self._store.metrics(run_id))
-        duplicates = sum(state.duplicates for state in self._store.writers(run_id))
-        return writes.Totals(totals.points, totals.rows, totals.last_step, duplicates, values)
-
-    def _write_totals(self, connection: Connection, run_id: bytes) -> None:
+    def _write_last_totals(self, connection: Connection, run_id: bytes) -> None:
         """Counts and last values; what keeps them from being read must not keep the documents from being applied."""
-        totals = self._read_totals(run_id)
+        totals = self._totals.read(run_id)
         with connection.begin_nested():
             writes.write_totals(connection, run_id, totals)
+
+    def _names_of(self, run_id: bytes) -> tuple[str, str]:
+        if run_id not in self._names:
+            with self._database.read() as connection:
+                self._is_known(connection, run_id)
+        return self._names[run_id]
 
     def _is_known(self, connection: Connection, run_id: bytes) -> bool:
         if run_id not in self._names:
@@ -312,7 +328,7 @@ class Applier:
             ).one_or_none()
             if row is None:
                 return False
-            if len(self._names) > RECENT_WRITERS:
+            if len(self._names) > KNOWN_RUNS:
                 self._names.clear()
             self._names[run_id] = (row.entity, row.name)
         return True
@@ -340,3 +356,11 @@ class Applier:
         self._listening.noted(at_us)
         for run_id in back:
             self._hub.metadata_changed_from_thread(run_id, *self._names[run_id])
+
+
+def _taken(waiting: dict[WriterKey, float], now: float = float("inf"), most: int | None = None) -> list[WriterKey]:
+    """Takes those that are due."""
+    due = list(itertools.islice((key for key, at in waiting.items() if at <= now), most))
+    for key in due:
+        del waiting[key]
+    return due

@@ -40,10 +40,11 @@ def histogram_value(value: bytes) -> dict[str, Any]:
     return {"_type": "histogram", "bins": json_value(edges), "values": json_value(counts), "nan_count": nan_count, "inf_count": inf_count}
 
 
-def last_summary(metrics: Sequence[Metric]) -> dict[str, Any]:
+def last_summary(metrics: Sequence[Metric], beyond: int = 0) -> dict[str, Any]:
     """The last value of each name; of several labels the one that is furthest. A null makes no entry.
 
-    Values that would make the document larger than is kept are only told of; of names beyond that only the number is, under `LEFT_OUT`.
+    Values that would make the document larger than is kept are only told of; of names beyond that only the number is, under `LEFT_OUT`,
+    with those that are not even in `metrics` (`beyond`).
     """
     furthest: dict[str, Metric] = {}
     for metric in sorted(metrics, key=lambda metric: metric.label, reverse=True):
@@ -52,7 +53,7 @@ def last_summary(metrics: Sequence[Metric]) -> dict[str, Any]:
             furthest[metric.name] = metric
     summary: dict[str, Any] = {}
     left_bytes = MAX_DOCUMENT_BYTES
-    left_out = 0
+    left_out = beyond
     for name, metric in sorted(furthest.items()):
         if metric.kind == "null":
             continue

@@ -117,6 +117,8 @@ class Metrics(Shape):
     """The series of a run."""
 
     metrics: list[Metric]
+    next_cursor: str | None = None
+    """Of a page (`limit`) behind which there may be more."""
 
 
 class Series(Shape):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
+import json
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
 from runferry import _native
 from runferry.server.http import models
-from runferry.server.http.answers import ApiError, finite, json_answer
+from runferry.server.http.answers import ApiError, dumps, finite, json_answer
 from runferry.server.values import last_value
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 FRAMES_MEDIA_TYPE = "application/vnd.runferry.frames"
 RUN_PATH = "/runs/{entity}/{project}/{id}"
 MAX_HISTOGRAMS = 5_000
+METRICS_A_PAGE = 5_000
 MAX_STEP = 2**63 - 1
 
 Step = Annotated[int | None, Query(ge=-MAX_STEP - 1, le=MAX_STEP)]
@@ -34,10 +37,23 @@ def series_routes(context: ReadContext) -> APIRouter:
     router = APIRouter(prefix="/api/v1", responses={404: {"model": models.Error}, 400: {"model": models.Error}})
 
     @router.get(RUN_PATH + "/metrics", response_model=models.Metrics, summary="Names, kinds and last values")
-    async def metrics(entity: str, project: str, id: str) -> Response:  # noqa: A002 - the field's name everywhere
+    async def metrics(
+        entity: str,
+        project: str,
+        id: str,  # noqa: A002 - the field's name everywhere
+        limit: Annotated[int | None, Query(ge=1, description="so many, and a cursor for the next; none: all")] = None,
+        cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
+    ) -> Response:
         run_id = await context.run_id(entity, project, id)
-        found = await context.call(context.store.metrics, run_id)
-        return json_answer({"metrics": [_metric(metric) for metric in found]})
+        after = None if cursor is None else _metric_of(cursor)
+        if limit is None:
+            first = await context.call(_metric_page, context, run_id, after, METRICS_A_PAGE)  # an error before the first byte has a status
+            return StreamingResponse(
+                _all_metrics(context, run_id, first), media_type="application/json", headers={"cache-control": "no-store"}
+            )
+        limit = min(limit, METRICS_A_PAGE)
+        page = await context.call(_metric_page, context, run_id, after, limit)
+        return json_answer({"metrics": page.shown, "next_cursor": page.next_cursor})
 
     @router.get(RUN_PATH + "/history", response_model=models.History, summary="Series in buckets, for charts")
     async def history(  # noqa: PLR0913, PLR0917 - one for each parameter of the query
@@ -153,6 +169,46 @@ def _metric(metric: Metric) -> dict[str, Any]:
         "last_step": metric.last_step,
         "last": last_value(metric),
     }
+
+
+class _MetricPage(NamedTuple):
+    shown: list[dict[str, Any]]
+    last: tuple[str, str] | None
+    """Name and label of the last of a full page."""
+
+    @property
+    def next_cursor(self) -> str | None:
+        return None if self.last is None else base64.urlsafe_b64encode(dumps(self.last).encode()).decode().rstrip("=")
+
+
+def _metric_of(cursor: str) -> tuple[str, str]:
+    """The name and label that a page ended with.
+
+    Raises:
+        ApiError: Nobody was given this cursor.
+    """
+    try:
+        name, label = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, TypeError) as error:
+        raise ApiError(400, "bad_cursor", f"{cursor!r} is no cursor of this list") from error
+    if not isinstance(name, str) or not isinstance(label, str):
+        raise ApiError(400, "bad_cursor", f"{cursor!r} is no cursor of this list")
+    return name, label
+
+
+def _metric_page(context: ReadContext, run_id: bytes, after: tuple[str, str] | None, limit: int) -> _MetricPage:
+    found = context.store.metrics(run_id, after=after, limit=limit)
+    last = (found[-1].name, found[-1].label) if len(found) == limit else None
+    return _MetricPage([_metric(metric) for metric in found], last)
+
+
+async def _all_metrics(context: ReadContext, run_id: bytes, page: _MetricPage) -> AsyncIterator[str]:
+    """One answer in pages: a run may have a million names, and neither a thread nor the memory is theirs alone."""
+    yield '{"metrics":[' + ",".join(map(dumps, page.shown))
+    while page.last is not None:
+        page = await context.call(_metric_page, context, run_id, page.last, METRICS_A_PAGE)
+        yield "".join(f",{dumps(metric)}" for metric in page.shown)
+    yield "]}"
 
 
 def _histograms(found: Iterable[Histogram]) -> Iterator[dict[str, Any]]:

@@ -1,10 +1,11 @@
 """Who may open a stream now: openings of all connections in turn, and a polite no when there are too many.
 
 Opening a writer costs transactions in both databases. A client that opens without end must delay itself and nobody else, so
-each connection has a queue of its own and the queues are served in turn. What cannot be served soon is shed at once, with a time
-to come back that is spread over the writers: after an outage all of them come together, and shall not do so again.
+each connection has a queue of its own and the queues are served in turn. While some are opened the next gather, and share their
+transactions. What cannot be served soon is shed at once, with a time to come back that is spread over the writers: after an outage all
+of them come together, and shall not do so again.
 
-Used on the event loop only.
+Used on the event loop only; one thread opens.
 """
 
 from __future__ import annotations
@@ -13,86 +14,104 @@ import asyncio
 import hashlib
 from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from runferry.server._generated import ingest_pb2 as pb
+    from runferry.server.ingest.opening import Opened, Outcome
     from runferry.server.settings import Limits
 
-OPENING_THREADS = 2
+MOST_AT_ONCE = 256
+MOST_BYTES_AT_ONCE = 4 << 20
 BASE_RETRY_MS = 500
 SPREAD_RETRY_MS = 10_000
-_Answer = TypeVar("_Answer")
 
 
 class ShedError(Exception):
     """Not now; the message says why."""
 
 
-class Admission:
-    """The queues, and the threads that open."""
+class _Waiting(NamedTuple):
+    message: pb.Open
+    outcome: asyncio.Future[Outcome]
 
-    def __init__(self, limits: Limits) -> None:
-        """Nobody waits yet."""
+
+class Admission:
+    """The queues, and the thread that opens."""
+
+    def __init__(self, limits: Limits, open_group: Callable[[Sequence[pb.Open]], Sequence[Outcome]]) -> None:
+        """Nobody waits yet; `open_group` blocks and gives an outcome for each message."""
         self._limits = limits
-        self._threads = ThreadPoolExecutor(OPENING_THREADS, thread_name_prefix="rf-open")
-        self._free = OPENING_THREADS
-        self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._open_group = open_group
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rf-open")
+        self._opening: asyncio.Task[None] | None = None
+        self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()
         self._waiting = 0
         self._waiting_bytes = 0
 
-    async def open(self, peer: str, size_bytes: int, call: Callable[..., _Answer], *arguments: object) -> _Answer:
-        """Run an opening when it is this connection's turn.
+    async def open(self, peer: str, message: pb.Open) -> Opened | pb.Reject:
+        """Open a writer when it is this connection's turn.
 
         Raises:
             ShedError: Too many wait.
+            Exception: What `open_group` said.
         """
+        size_bytes = len(message.open_frame)
         queue = self._queues.get(peer, ())
         if self._waiting >= self._limits.max_waiting_opens or len(queue) >= self._limits.max_waiting_opens_per_connection:
             raise ShedError(f"{self._waiting} writers wait to be opened")
         if self._waiting_bytes + size_bytes > self._limits.max_waiting_open_bytes:
             raise ShedError(f"openings of {self._waiting_bytes} bytes wait")
-        self._waiting_bytes += size_bytes
-        try:
-            await self._turn(peer)
-            try:
-                return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
-            finally:
-                self._free += 1
-                self._next()
-        finally:
-            self._waiting_bytes -= size_bytes
-
-    async def _turn(self, peer: str) -> None:
-        """Wait for a thread; on return it is ours."""
-        mine = asyncio.get_running_loop().create_future()
+        mine = _Waiting(message, asyncio.get_running_loop().create_future())
         self._queues.setdefault(peer, deque()).append(mine)
         self._waiting += 1
-        self._next()
+        self._waiting_bytes += size_bytes
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._run())
         try:
-            await mine
-        except asyncio.CancelledError:
-            if mine.done() and not mine.cancelled():  # it was our turn, and nobody is here to take it
-                self._free += 1
-                self._next()
-            raise
+            outcome = await mine.outcome
+        finally:
+            self._waiting_bytes -= size_bytes
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
-    def _next(self) -> None:
-        """Give free threads to the connections in turn."""
-        while self._free and self._queues:
+    async def _run(self) -> None:
+        """Open what waits, until nobody does."""
+        try:
+            while group := self._take():
+                messages = [waiting.message for waiting in group]
+                outcomes: Sequence[Outcome]
+                try:
+                    outcomes = await asyncio.get_running_loop().run_in_executor(self._thread, self._open_group, messages)
+                except Exception as error:  # noqa: BLE001 - nobody may wait for ever
+                    outcomes = [error] * len(group)
+                for waiting, outcome in zip(group, outcomes, strict=True):
+                    if not waiting.outcome.done():
+                        waiting.outcome.set_result(outcome)
+        finally:
+            self._opening = None
+
+    def _take(self) -> list[_Waiting]:
+        """The next of each connection in turn."""
+        group: list[_Waiting] = []
+        group_bytes = 0
+        while self._queues and len(group) < MOST_AT_ONCE and group_bytes < MOST_BYTES_AT_ONCE:
             peer, queue = self._queues.popitem(last=False)
-            mine = queue.popleft()
+            waiting = queue.popleft()
             self._waiting -= 1
             if queue:
                 self._queues[peer] = queue  # behind all others
-            if not mine.done():
-                self._free -= 1
-                mine.set_result(None)
+            if not waiting.outcome.done():
+                group.append(waiting)
+                group_bytes += len(waiting.message.open_frame)
+        return group
 
     def close(self) -> None:
-        """End the threads."""
-        self._threads.shutdown(wait=False)
+        """End the thread."""
+        self._thread.shutdown(wait=False)
 
 
 def retry_after_ms(open_frame: bytes) -> int:

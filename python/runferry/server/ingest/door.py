@@ -23,6 +23,7 @@ from runferry.server.auth import DeniedError, bearer
 from runferry.server.ingest.admission import Admission, ShedError
 from runferry.server.ingest.commit import GroupCommitter
 from runferry.server.ingest.messages import parsed
+from runferry.server.ingest.opening import open_streams
 from runferry.server.ingest.stream import Context, WriterStream, serve_writer
 from runferry.server.metadata.writes import apply_death
 from runferry.server.query import now_us
@@ -66,7 +67,7 @@ class Ingest:
         self.store = store
         self.applier = applier
         self.limits = limits
-        self.admission = Admission(limits)
+        self.admission = Admission(limits, lambda messages: open_streams(messages, database, store))
         self.pending_bytes = 0
         """Frames of all streams that wait for their commit."""
         self.has_room = asyncio.Event()

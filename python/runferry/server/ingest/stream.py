@@ -26,7 +26,7 @@ from runferry.server._generated import ingest_pb2 as pb
 from runferry.server.ingest.admission import ShedError, retry_after_ms
 from runferry.server.ingest.commit import Submission
 from runferry.server.ingest.messages import BadMessageError
-from runferry.server.ingest.opening import Opened, is_newer_format, open_stream
+from runferry.server.ingest.opening import Opened, is_newer_format
 from runferry.server.ingest.outbox import Outbox
 from runferry.server.ingest.sequence import Checked, Numbers, Stretch, checked_frames
 from runferry.server.metadata.writes import Beat, Counters
@@ -342,7 +342,7 @@ async def _serve(ingest: Ingest, context: Context, grant: Grant | None) -> None:
     client = grant.key_id if grant else context.peer().rpartition(":")[0]
     try:
         ingest.check_load(client)
-        opened = await ingest.admission.open(context.peer(), len(frame), open_stream, message.open, ingest.database, ingest.store)
+        opened = await ingest.admission.open(context.peer(), message.open)
     except ShedError as error:
         throttle = pb.Throttle(retry_after_ms=retry_after_ms(frame), reason=str(error))
         await context.write(pb.ServerMessage(throttle=throttle))

@@ -14,7 +14,7 @@ Each opening merges its config over what is there, unless it is an older one tha
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -89,12 +89,30 @@ def open_writer(connection: Connection, run_id: bytes, writer_id: int, opening: 
     if found is None:
         _create_run(connection, run_id, opening, started_us, now_us)
     is_new = _insert_writer(connection, run_id, writer_id, opening, started_us, now_us)
-    others = connection.scalar(sa.select(sa.func.count()).where(writer.c.run_id == run_id, writer.c.writer_id != signed(writer_id)))
-    if found is not None and is_new:
-        _resume_run(connection, found, opening, started_us)
+    if found is None:
+        return False  # its first writer: it runs, as it was made
     if is_new:
+        _resume_run(connection, found, opening, started_us)
         decide_state(connection, run_id)
-    return bool(others)
+    return has_others(connection, run_id, writer_id)
+
+
+def is_opened(connection: Connection, run_id: bytes, writer_id: int) -> bool:
+    """Whether a writer is there: then opening it changes nothing."""
+    mine = (writer.c.run_id == run_id) & (writer.c.writer_id == signed(writer_id))
+    return connection.scalar(sa.select(writer.c.applied_seq).where(mine)) is not None
+
+
+def has_others(connection: Connection, run_id: bytes, writer_id: int) -> bool:
+    """Whether a run has another writer."""
+    other = sa.select(writer.c.writer_id).where(writer.c.run_id == run_id, writer.c.writer_id != signed(writer_id))
+    return connection.scalar(other.limit(1)) is not None
+
+
+def last_step(connection: Connection, run_id: bytes) -> int:
+    """The last step of a run as its totals were last written; -1: none."""
+    found = connection.scalar(sa.select(run.c.last_step).where(run.c.run_id == run_id))
+    return -1 if found is None else int(found)
 
 
 def apply_config(connection: Connection, run_id: bytes, change: Change) -> None:
@@ -159,13 +177,23 @@ def apply_gap(connection: Connection, run_id: bytes, writer_id: int, found: Gap)
     connection.execute(sa.update(run).where(run.c.run_id == run_id).values(gaps=counted))
 
 
-def set_applied(connection: Connection, run_id: bytes, writer_id: int, applied_seq: int) -> None:
-    """Say that everything of the writer up to `applied_seq` is applied: in the transaction that applied it."""
-    connection.execute(
-        sa.update(writer)
-        .where(writer.c.run_id == run_id, writer.c.writer_id == signed(writer_id), writer.c.applied_seq < applied_seq)
-        .values(applied_seq=applied_seq)
+def applied_seqs(connection: Connection, writers: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], int]:
+    """Up to which number everything of these writers is applied; those that are not known are missing."""
+    rows = connection.execute(
+        sa.select(writer.c.run_id, writer.c.writer_id, writer.c.applied_seq).where(_is_among(writers)),
     )
+    return {(row.run_id, unsigned(row.writer_id)): row.applied_seq for row in rows}
+
+
+def set_applied(connection: Connection, applied: Sequence[tuple[bytes, int, int]]) -> None:
+    """Say that everything of these writers up to a number is applied: in the transaction that applied it."""
+    mine = (writer.c.run_id == sa.bindparam("of_run")) & (writer.c.writer_id == sa.bindparam("of_writer"))
+    statement = sa.update(writer).where(mine, writer.c.applied_seq < sa.bindparam("seq")).values(applied_seq=sa.bindparam("seq"))
+    connection.execute(statement, [{"of_run": run_id, "of_writer": signed(writer_id), "seq": seq} for run_id, writer_id, seq in applied])
+
+
+def _is_among(writers: Sequence[tuple[bytes, int]]) -> sa.ColumnElement[bool]:
+    return sa.tuple_(writer.c.run_id, writer.c.writer_id).in_([(run_id, signed(writer_id)) for run_id, writer_id in writers])
 
 
 def write_totals(connection: Connection, run_id: bytes, totals: Totals) -> None:
@@ -185,33 +213,71 @@ def write_beats(connection: Connection, beats: Sequence[Beat]) -> None:
 
     Times from before the clock was set back would keep a run alive for as long as the clock takes to reach them again.
     """
-    for beat in beats:
-        mine = (writer.c.run_id == beat.run_id) & (writer.c.writer_id == signed(beat.writer_id))
-        said = {} if beat.counters is None else asdict(beat.counters)
-        is_of_the_future = writer.c.last_seen_us > beat.last_seen_us + CLOCK_SET_BACK_US
-        is_newer = (writer.c.last_seen_us <= beat.last_seen_us) | is_of_the_future
-        connection.execute(sa.update(writer).where(mine, is_newer).values(last_seen_us=beat.last_seen_us, **said))
-        connection.execute(sa.update(writer).where(mine).values(silent_since_us=beat.last_seen_us))
-        if beat.counters is not None:
-            # Somebody took it for dead. A beat from before that may come late.
-            is_back = (writer.c.state == "died") & (writer.c.ended_us < beat.last_seen_us)
-            if connection.execute(sa.update(writer).where(mine, is_back).values(state="running", ended_us=None)).rowcount:
-                decide_state(connection, beat.run_id)
+    if not beats:
+        return
+    at_us: sa.BindParameter[int] = sa.bindparam("at_us", type_=sa.BigInteger)
+    mine = (writer.c.run_id == sa.bindparam("of_run")) & (writer.c.writer_id == sa.bindparam("of_writer"))
+    is_of_the_future = writer.c.last_seen_us > at_us + CLOCK_SET_BACK_US
+    is_newer = (writer.c.last_seen_us <= at_us) | is_of_the_future
+    seen = sa.update(writer).where(mine, is_newer)
+    heard = [
+        {"of_run": beat.run_id, "of_writer": signed(beat.writer_id), "at_us": beat.last_seen_us}
+        | ({} if beat.counters is None else {f"now_{name}": value for name, value in asdict(beat.counters).items()})
+        for beat in beats
+    ]
+    silent, talking = [one for one in heard if len(one) == _HEARD], [one for one in heard if len(one) > _HEARD]
+    if silent:
+        connection.execute(seen.values(last_seen_us=at_us), silent)
+    if talking:
+        said: dict[str, Any] = {field.name: sa.bindparam(f"now_{field.name}") for field in fields(Counters)}
+        connection.execute(seen.values(last_seen_us=at_us, **said), talking)
+    connection.execute(sa.update(writer).where(mine).values(silent_since_us=at_us), [_head(one) for one in heard])
+    _take_back_deaths(connection, [beat for beat in beats if beat.counters is not None])
     latest_us: dict[bytes, int] = {}
     for beat in beats:
         latest_us[beat.run_id] = max(beat.last_seen_us, latest_us.get(beat.run_id, 0))
-    for run_id, now_us in latest_us.items():
-        ours, running = (writer.c.run_id == run_id), (writer.c.run_id == run_id) & (writer.c.state == "running")
-        is_past = writer.c.last_seen_us <= now_us + CLOCK_SET_BACK_US
-        latest = sa.select(sa.func.max(writer.c.last_seen_us)).where(ours, is_past).scalar_subquery()
-        silent = sa.select(sa.func.max(writer.c.silent_since_us)).where(running).scalar_subquery()
-        waiting = sa.select(sa.func.sum(writer.c.backlog_frames)).where(running).scalar_subquery()
-        values = {
-            "heartbeat_us": sa.func.coalesce(latest, run.c.heartbeat_us),
-            "silent_since_us": sa.func.coalesce(silent, run.c.silent_since_us),
-            "backlog_frames": sa.func.coalesce(waiting, 0),  # what a writer that has ended said last is no backlog
-        }
-        connection.execute(sa.update(run).where(run.c.run_id == run_id).values(**values))
+    _write_heartbeats(connection, latest_us)
+
+
+_HEARD = 3
+
+
+def _head(heard: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: heard[name] for name in ("of_run", "of_writer", "at_us")}
+
+
+def _take_back_deaths(connection: Connection, beats: Sequence[Beat]) -> None:
+    """Somebody took these for dead. A beat from before that may come late."""
+    for begin in range(0, len(beats), _WRITERS_AT_ONCE):
+        part = {(beat.run_id, signed(beat.writer_id)): beat for beat in beats[begin : begin + _WRITERS_AT_ONCE]}
+        died = sa.select(writer.c.run_id, writer.c.writer_id, writer.c.ended_us).where(
+            writer.c.state == "died", _is_among([(beat.run_id, beat.writer_id) for beat in part.values()])
+        )
+        for run_id, writer_id, ended_us in connection.execute(died).all():
+            if ended_us < part[run_id, writer_id].last_seen_us:
+                mine = (writer.c.run_id == run_id) & (writer.c.writer_id == writer_id)
+                connection.execute(sa.update(writer).where(mine).values(state="running", ended_us=None))
+                decide_state(connection, run_id)
+
+
+_WRITERS_AT_ONCE = 1_000
+
+
+def _write_heartbeats(connection: Connection, latest_us: Mapping[bytes, int]) -> None:
+    """What the beats of its writers mean for each run."""
+    of_run: sa.BindParameter[bytes] = sa.bindparam("of_run")
+    ours, running = (writer.c.run_id == of_run), (writer.c.run_id == of_run) & (writer.c.state == "running")
+    is_past = writer.c.last_seen_us <= sa.bindparam("at_us", type_=sa.BigInteger) + CLOCK_SET_BACK_US
+    latest = sa.select(sa.func.max(writer.c.last_seen_us)).where(ours, is_past).scalar_subquery()
+    silent = sa.select(sa.func.max(writer.c.silent_since_us)).where(running).scalar_subquery()
+    waiting = sa.select(sa.func.sum(writer.c.backlog_frames)).where(running).scalar_subquery()
+    values = {
+        "heartbeat_us": sa.func.coalesce(latest, run.c.heartbeat_us),
+        "silent_since_us": sa.func.coalesce(silent, run.c.silent_since_us),
+        "backlog_frames": sa.func.coalesce(waiting, 0),  # what a writer that has ended said last is no backlog
+    }
+    told = [{"of_run": run_id, "at_us": at_us} for run_id, at_us in latest_us.items()]
+    connection.execute(sa.update(run).where(run.c.run_id == of_run).values(**values), told)
 
 
 def decide_state(connection: Connection, run_id: bytes) -> None:
@@ -269,8 +335,10 @@ def _create_run(connection: Connection, run_id: bytes, opening: Opening, started
             duplicates=0,
         )
     )
-    _write_config(connection, _known_run(connection, run_id), opening.config)
-    _write_tags(connection, run_id, opening.tags or ())
+    if opening.config:
+        _write_config(connection, _known_run(connection, run_id), opening.config)
+    if opening.tags:
+        _write_tags(connection, run_id, opening.tags)
 
 
 def _resume_run(connection: Connection, found: Row[Any], opening: Opening, started_us: int) -> None:

@@ -31,6 +31,7 @@ from runferry.server.store.protocol import (
     Metric,
     RunTotals,
     StoreError,
+    WriterOpening,
     WriterState,
     WriterSums,
 )
@@ -38,7 +39,7 @@ from runferry.server.store.sums import run_sums
 from runferry.server.store.tail import MAX_TAIL_BYTES, RunViews, TailCache, writers_for_native
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from runferry.server.store.sql import Shard
 
@@ -85,23 +86,53 @@ class ChunkedStore(abc.ABC):
         self, run_id: bytes, writer_id: int, open_frame: bytes, *, label: str, started_us: int, is_relative: bool, predecessor: int = 0
     ) -> WriterState:
         """Make the writer's row unless it exists, and return it; durable on return."""
-        shard = self._shard(run_id)
-        with shard.reading() as connection:
-            found = append.select_writer(connection, run_id, writer_id)
-            before = append.select_writer(connection, run_id, predecessor) if predecessor else None
-        if found is not None:
-            return found
-        offset = before.step_offset if before is not None else 0
-        if before is None and is_relative:
-            offset = min(self.totals(run_id).last_step + 1, _LAST_STEP)
+        opening = WriterOpening(run_id, writer_id, open_frame, label, started_us, is_relative, predecessor)
+        return self.open_writers([opening])[0]
+
+    def open_writers(self, openings: Sequence[WriterOpening]) -> list[WriterState]:
+        """As `open_writer`, many in as few transactions as there are databases; one answer per opening, in order."""
+        shards = self._choose_shards([opening.run_id for opening in openings])
+        groups: dict[Shard, list[int]] = {}
+        for index, opening in enumerate(openings):
+            groups.setdefault(shards[opening.run_id], []).append(index)
+        states: dict[int, WriterState] = {}
+        for shard, indices in groups.items():
+            with shard.reading() as connection:
+                for index in indices:
+                    found = append.select_writer(connection, openings[index].run_id, openings[index].writer_id)
+                    if found is not None:
+                        states[index] = found
+            fresh = [index for index in indices if index not in states]
+            if fresh:
+                self._insert_writers(shard, {index: openings[index] for index in fresh}, states)
+        return [states[index] for index in range(len(openings))]
+
+    def _insert_writers(self, shard: Shard, openings: Mapping[int, WriterOpening], states: dict[int, WriterState]) -> None:
+        behind = {opening.run_id for opening in openings.values() if opening.is_relative}
+        begins = {run_id: min(self.totals(run_id).last_step + 1, _LAST_STEP) for run_id in behind}
         with shard.writing() as connection:
-            append.insert_writer(
-                connection, run_id, writer_id, open_frame, label=label, started_us=started_us, now_us=_now_us(), step_offset=offset
-            )
-            made = append.select_writer(connection, run_id, writer_id)
-        if made is None:
-            raise StoreError(f"writer {writer_id:016x} was inserted and is not there")
-        return made
+            for index, opening in openings.items():
+                run_id, writer_id = opening.run_id, opening.writer_id
+                before = append.select_writer(connection, run_id, opening.predecessor) if opening.predecessor else None
+                offset = begins[run_id] if opening.is_relative else 0
+                append.insert_writer(
+                    connection,
+                    run_id,
+                    writer_id,
+                    opening.open_frame,
+                    label=opening.label,
+                    started_us=opening.started_us,
+                    now_us=_now_us(),
+                    step_offset=offset if before is None else before.step_offset,
+                )
+                made = append.select_writer(connection, run_id, writer_id)
+                if made is None:
+                    raise StoreError(f"writer {writer_id:016x} was inserted and is not there")
+                states[index] = made
+
+    def _choose_shards(self, run_ids: Sequence[bytes]) -> Mapping[bytes, Shard]:
+        """The databases of some runs; chosen where they have none."""
+        return {run_id: self._shard(run_id) for run_id in dict.fromkeys(run_ids)}
 
     def append(self, batches: Sequence[Batch]) -> list[Appended]:
         """Store a group of batches in one transaction per shard; durable on return. One answer per batch, in order."""
@@ -150,8 +181,21 @@ class ChunkedStore(abc.ABC):
 
     def next_seqs(self, run_id: bytes, writer_ids: Sequence[int]) -> dict[int, int]:
         """The number each of the known writers continues with."""
-        wanted = set(writer_ids)
-        return {writer.writer_id: writer.next_seq for writer in self.writers(run_id) if writer.writer_id in wanted}
+        shard = self._find_shard(run_id)
+        if shard is None:
+            return {}
+        query = "SELECT next_seq FROM writer WHERE run_id = ? AND writer_id = ?"
+        with shard.reading() as connection:
+            found = [(writer_id, connection.execute(query, (run_id, append.to_signed(writer_id))).fetchone()) for writer_id in writer_ids]
+        return {writer_id: row[0] for writer_id, row in found if row is not None}
+
+    def duplicates(self, run_id: bytes) -> int:
+        """Frames that writers of a run have sent again."""
+        shard = self._find_shard(run_id)
+        if shard is None:
+            return 0
+        with shard.reading() as connection:
+            return int(connection.execute("SELECT coalesce(sum(duplicates), 0) FROM writer WHERE run_id = ?", (run_id,)).fetchone()[0])
 
     # Documents.
 
@@ -181,7 +225,10 @@ class ChunkedStore(abc.ABC):
             shard = self._find_shard(run_id)
             if shard is not None:
                 groups.setdefault(shard, []).append((run_id, append.to_signed(writer_id), seq))
-        for shard, marks in groups.items():
+        for shard, told in groups.items():
+            marks = self._new_marks(shard, told)
+            if not marks:
+                continue
             with shard.writing() as connection:
                 for run_id, writer_id, seq in sorted(marks):
                     query = "UPDATE writer SET applied_seq = ? WHERE run_id = ? AND writer_id = ? AND applied_seq < ?"
@@ -197,6 +244,13 @@ class ChunkedStore(abc.ABC):
                 rows = connection.execute(query, (quiet_since_us,)).fetchall()
             found += [(run_id, append.to_unsigned(writer_id)) for run_id, writer_id in rows]
         return found
+
+    @staticmethod
+    def _new_marks(shard: Shard, marks: Sequence[tuple[bytes, int, int]]) -> list[tuple[bytes, int, int]]:
+        """Those that say more than the store knows: most of them do not after a restart."""
+        query = "SELECT 1 FROM writer WHERE run_id = ? AND writer_id = ? AND applied_seq < ?"
+        with shard.reading() as connection:
+            return [mark for mark in marks if connection.execute(query, mark).fetchone() is not None]
 
     def quarantined(self, run_id: bytes) -> list[tuple[int, int, str]]:
         """`(writer_id, seq, reason)` of frames kept aside because they did not decode, and of damaged chunks (writer 0)."""
@@ -217,13 +271,22 @@ class ChunkedStore(abc.ABC):
 
     # Reading.
 
-    def metrics(self, run_id: bytes) -> list[Metric]:
-        """All series of a run, by name and label."""
+    def metrics(self, run_id: bytes, *, after: tuple[str, str] | None = None, limit: int | None = None) -> list[Metric]:
+        """The series of a run by name and label, in the order of code points: those behind `after`, at most `limit` of them."""
         shard = self._find_shard(run_id)
         if shard is None:
             return []
         with self._views.of(shard, run_id) as (connection, view):
-            return [] if view is None else read.metrics(connection, view)
+            return [] if view is None else read.metrics(connection, view, after, limit)
+
+    def metric_count(self, run_id: bytes) -> int:
+        """How many series a run has; those that wait to be merged are counted as far as there are more of them than merged ones."""
+        shard = self._find_shard(run_id)
+        if shard is None:
+            return 0
+        with self._views.of(shard, run_id) as (connection, view):
+            query = "SELECT count(*) FROM key WHERE run_id = ? AND role = 0 AND points > 0"
+            return 0 if view is None else max(connection.execute(query, (run_id,)).fetchone()[0], view.tail.metric_count())
 
     def totals(self, run_id: bytes) -> RunTotals:
         """Counts over a run, tail included."""

@@ -59,6 +59,21 @@ class WriterState:
 
 
 @dataclass(frozen=True, slots=True)
+class WriterOpening:
+    """What makes a writer's row."""
+
+    run_id: bytes
+    writer_id: int
+    open_frame: bytes
+    label: str
+    started_us: int
+    is_relative: bool
+    """Its steps begin behind the run's last step."""
+    predecessor: int = 0
+    """A writer of the run whose steps it goes on with; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Frames of one writer, contiguous, checksums already verified, each a whole frame."""
 
@@ -180,6 +195,10 @@ class Store(Protocol):
         """
         ...
 
+    def open_writers(self, openings: Sequence[WriterOpening]) -> list[WriterState]:
+        """As `open_writer`, many in as few transactions as there are databases; one answer per opening, in order."""
+        ...
+
     def append(self, batches: Sequence[Batch]) -> list[Appended]:
         """Store a group of batches in one transaction per shard; durable on return. One answer per batch, in order."""
         ...
@@ -220,8 +239,16 @@ class Store(Protocol):
         """What the stored bytes of a run add up to, writer by writer, superseded points included; reads every byte of it."""
         ...
 
-    def metrics(self, run_id: bytes) -> list[Metric]:
-        """All series of a run, by name and label."""
+    def metrics(self, run_id: bytes, *, after: tuple[str, str] | None = None, limit: int | None = None) -> list[Metric]:
+        """The series of a run by name and label, in the order of code points: those behind `after`, at most `limit` of them."""
+        ...
+
+    def metric_count(self, run_id: bytes) -> int:
+        """How many series a run has; those that wait to be merged are counted as far as there are more of them than merged ones."""
+        ...
+
+    def duplicates(self, run_id: bytes) -> int:
+        """Frames that writers of a run have sent again."""
         ...
 
     def totals(self, run_id: bytes) -> RunTotals:

@@ -29,7 +29,8 @@ WINDOW_VALUES = 2_000_000
 """A scan holds about so many rows, and at most so many values, at a time."""
 
 _Row: TypeAlias = tuple[Any, ...]
-_METRIC, _ROWS = 0, 1
+_ROWS = 1
+_MOST_METRICS = 1 << 40
 _MIXED = 15
 
 
@@ -149,11 +150,12 @@ def tail_series(tail: _native.Tail, names: Sequence[str], *, buckets: int) -> li
     return charts
 
 
-def metrics(connection: Reading, view: RunView) -> list[Metric]:
-    """All series by name and label, from the summaries of the keys and the tail.
+def metrics(connection: Reading, view: RunView, after: tuple[str, str] | None, limit: int | None) -> list[Metric]:
+    """Series behind `after` by name and label, at most `limit`, from the summaries of the keys and the tail.
 
     `points`, `min` and `max` count a tail value that will replace a merged one at its step as one more until the merge.
     """
+    most = _MOST_METRICS if limit is None else limit
     ranks = {
         ordinal: (started_us, to_unsigned(writer_id))
         for ordinal, started_us, writer_id in connection.execute(
@@ -161,18 +163,19 @@ def metrics(connection: Reading, view: RunView) -> list[Metric]:
         )
     }
     query = (
-        "SELECT name, label, key_id, points, step0, step1, mn, mx, last, last_ordinal FROM key WHERE run_id = ? AND role = 0 AND points > 0"
+        "SELECT name, label, key_id, points, step0, step1, mn, mx, last, last_ordinal FROM key "
+        f"WHERE run_id = ? AND role = 0 AND points > 0 {'AND (name, label) > (?, ?)' if after else ''} ORDER BY name, label LIMIT ?"
     )
     found: dict[tuple[str, str], Metric] = {}
     newest: dict[tuple[str, str], tuple[int, tuple[int, int]]] = {}
-    for name, label, key_id, points, step0, step1, low, high, last, ordinal in connection.execute(query, (view.run_id,)):
+    rows = connection.execute(query, (view.run_id, *(after or ()), most))
+    for name, label, key_id, points, step0, step1, low, high, last, ordinal in rows:
         value = last if last is not None else _last_of_chunk(connection, view.run_id, key_id, step1)
         kind, value = _native.cell_value(value) if value else ("string", None)
         found[name, label] = Metric(name, label, kind, points, step0, step1, value, low, high)
         newest[name, label] = (step1, ranks.get(ordinal, (0, 0)))
-    for role, label, name, points, step0, step1, low, high, ordinal, last in view.tail.metrics():
-        if role != _METRIC:
-            continue
+    # The first so many of each are among them the first so many of both.
+    for label, name, points, step0, step1, low, high, ordinal, last in view.tail.metrics(after, most):
         kind, value = _native.cell_value(last)
         new = Metric(name, label, kind, points, step0, step1, value, low, high)
         old = found.get((name, label))
@@ -193,7 +196,7 @@ def metrics(connection: Reading, view: RunView) -> list[Metric]:
                 max(highs, default=None),
             )
         found[name, label] = new
-    return [found[key] for key in sorted(found)]
+    return [found[key] for key in sorted(found)[:most]]
 
 
 def _last_of_chunk(connection: Reading, run_id: bytes, key_id: int, step1: int) -> bytes | None:

@@ -95,15 +95,20 @@ class SqliteStore(ChunkedStore):
 
     def _shard(self, run_id: bytes) -> SqliteFile:
         """The run's shard; drawn if it has none."""
-        found = self._find_shard(run_id)
-        if found is not None:
-            return found
-        with self._index.writing() as connection:
-            drawn = zlib.crc32(run_id) % len(self._shards)
-            connection.execute("INSERT INTO run_shard(run_id, shard) VALUES (?, ?) ON CONFLICT DO NOTHING", (run_id, drawn))
-            row = connection.execute("SELECT shard FROM run_shard WHERE run_id = ?", (run_id,)).fetchone()
-        found = self._shard_of[run_id] = self._shards[int(row[0])]
-        return found
+        return self._choose_shards([run_id])[run_id]
+
+    def _choose_shards(self, run_ids: Sequence[bytes]) -> dict[bytes, SqliteFile]:
+        """The runs' shards; drawn for those that have none, all in one transaction."""
+        found = {run_id: self._find_shard(run_id) for run_id in run_ids}
+        fresh = [run_id for run_id, shard in found.items() if shard is None]
+        if fresh:
+            drawn = [(run_id, zlib.crc32(run_id) % len(self._shards)) for run_id in fresh]
+            with self._index.writing() as connection:
+                connection.executemany("INSERT INTO run_shard(run_id, shard) VALUES (?, ?) ON CONFLICT DO NOTHING", drawn)
+                query = "SELECT shard FROM run_shard WHERE run_id = ?"
+                written = {run_id: int(connection.execute(query, (run_id,)).fetchone()[0]) for run_id in fresh}
+            self._shard_of |= {run_id: self._shards[number] for run_id, number in written.items()}
+        return {run_id: shard or self._shard_of[run_id] for run_id, shard in found.items()}
 
     def close(self) -> None:
         """Ends the merger and closes every file; calls after that raise `StoreError`."""
