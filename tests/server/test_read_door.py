@@ -96,6 +96,31 @@ def test_projects_and_listings_hold_the_run(api: httpx.Client, trained: Scripted
     assert page.runs[0] == models.Run.model_validate(api.get(run_path(trained)).json())
 
 
+def test_a_run_of_very_many_names_lists_all_of_them_at_once_and_in_pages(
+    server: RunningServer, api: httpx.Client, writer: ScriptedWriter
+) -> None:
+    names = [f"layer.{number:05}" for number in range(12_000)]
+    store_all(server.write_address, writer, [writer.data([(0, dict.fromkeys(names, 1.0))]), writer.finish()])
+    path = run_path(writer, "/metrics")
+
+    whole = models.Metrics.model_validate(api.get(path).json())
+    pages = [models.Metrics.model_validate(api.get(path, params={"limit": 5_000}).json())]
+    while pages[-1].next_cursor:
+        pages.append(models.Metrics.model_validate(api.get(path, params={"limit": 5_000, "cursor": pages[-1].next_cursor}).json()))
+
+    assert [metric.name for metric in whole.metrics] == names
+    assert [len(page.metrics) for page in pages] == [5_000, 5_000, 2_000]
+    assert [metric for page in pages for metric in page.metrics] == whole.metrics
+    assert whole.next_cursor is None
+
+
+@pytest.mark.parametrize("cursor", ["x", "bm9uc2Vuc2U", "W10", "WzEsMl0"])
+def test_a_cursor_that_no_page_ended_with_is_a_bad_request(api: httpx.Client, trained: ScriptedWriter, cursor: str) -> None:
+    answer = api.get(run_path(trained, "/metrics"), params={"cursor": cursor})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_cursor")
+
+
 def test_metrics_name_kind_range_and_last_value(api: httpx.Client, trained: ScriptedWriter) -> None:
     found = {metric.name: metric for metric in models.Metrics.model_validate(api.get(run_path(trained, "/metrics")).json()).metrics}
 

@@ -204,10 +204,11 @@ def _metric_page(context: ReadContext, run_id: bytes, after: tuple[str, str] | N
 
 async def _all_metrics(context: ReadContext, run_id: bytes, page: _MetricPage) -> AsyncIterator[str]:
     """One answer in pages: a run may have a million names, and neither a thread nor the memory is theirs alone."""
-    yield '{"metrics":[' + ",".join(map(dumps, page.shown))
+    yield '{"metrics":[' + dumps(page.shown)[1:-1]
     while page.last is not None:
         page = await context.call(_metric_page, context, run_id, page.last, METRICS_A_PAGE)
-        yield "".join(f",{dumps(metric)}" for metric in page.shown)
+        if page.shown:
+            yield "," + dumps(page.shown)[1:-1]
     yield "]}"
 
 

@@ -156,26 +156,24 @@ def metrics(connection: Reading, view: RunView, after: tuple[str, str] | None, l
     `points`, `min` and `max` count a tail value that will replace a merged one at its step as one more until the merge.
     """
     most = _MOST_METRICS if limit is None else limit
+    query = (
+        "SELECT name, label, key_id, points, step0, step1, mn, mx, last, last_ordinal FROM key "
+        f"WHERE run_id = ? AND role = 0 AND points > 0 {'AND (name, label) > (?, ?)' if after else ''} ORDER BY name, label LIMIT ?"
+    )
+    stored = connection.execute(query, (view.run_id, *(after or ()), most)).fetchall()
+    found = {(row[0], row[1]): _stored_metric(connection, view, row) for row in stored}
+    waiting = view.tail.metrics(after, most)
+    if not waiting:
+        return list(found.values())
     ranks = {
         ordinal: (started_us, to_unsigned(writer_id))
         for ordinal, started_us, writer_id in connection.execute(
             "SELECT ordinal, started_us, writer_id FROM writer WHERE run_id = ?", (view.run_id,)
         )
     }
-    query = (
-        "SELECT name, label, key_id, points, step0, step1, mn, mx, last, last_ordinal FROM key "
-        f"WHERE run_id = ? AND role = 0 AND points > 0 {'AND (name, label) > (?, ?)' if after else ''} ORDER BY name, label LIMIT ?"
-    )
-    found: dict[tuple[str, str], Metric] = {}
-    newest: dict[tuple[str, str], tuple[int, tuple[int, int]]] = {}
-    rows = connection.execute(query, (view.run_id, *(after or ()), most))
-    for name, label, key_id, points, step0, step1, low, high, last, ordinal in rows:
-        value = last if last is not None else _last_of_chunk(connection, view.run_id, key_id, step1)
-        kind, value = _native.cell_value(value) if value else ("string", None)
-        found[name, label] = Metric(name, label, kind, points, step0, step1, value, low, high)
-        newest[name, label] = (step1, ranks.get(ordinal, (0, 0)))
+    newest = {(row[0], row[1]): (row[5], ranks.get(row[9], (0, 0))) for row in stored}
     # The first so many of each are among them the first so many of both.
-    for label, name, points, step0, step1, low, high, ordinal, last in view.tail.metrics(after, most):
+    for label, name, points, step0, step1, low, high, ordinal, last in waiting:
         kind, value = _native.cell_value(last)
         new = Metric(name, label, kind, points, step0, step1, value, low, high)
         old = found.get((name, label))
@@ -197,6 +195,13 @@ def metrics(connection: Reading, view: RunView, after: tuple[str, str] | None, l
             )
         found[name, label] = new
     return [found[key] for key in sorted(found)[:most]]
+
+
+def _stored_metric(connection: Reading, view: RunView, row: _Row) -> Metric:
+    name, label, key_id, points, step0, step1, low, high, last, _ = row
+    value = last if last is not None else _last_of_chunk(connection, view.run_id, key_id, step1)
+    kind, value = _native.cell_value(value) if value else ("string", None)
+    return Metric(name, label, kind, points, step0, step1, value, low, high)
 
 
 def _last_of_chunk(connection: Reading, run_id: bytes, key_id: int, step1: int) -> bytes | None:
