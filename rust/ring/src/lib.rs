@@ -36,6 +36,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("the ring's words are little-endian and are read in place");
 
+mod advice;
 mod consumer;
 mod create;
 mod error;

@@ -13,8 +13,10 @@ use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use rustix::process::{Pid, getpid};
+
+use crate::advice::{Advice, advise};
 
 const GUARD_BYTES: usize = 4096;
 
@@ -54,12 +56,12 @@ impl Map {
         let map = Self { base: non_null(base)?, bytes, guard };
         // Some sandboxes do not know these two; the guard keeps children off the ring all the same.
         // SAFETY: advice on a mapping that is ours alone changes no byte of it.
-        unsafe { madvise(base, bytes, Advice::LinuxDontFork) }.ok();
+        unsafe { advise(base, bytes, Advice::DontFork) }.ok();
         // SAFETY: as above.
-        unsafe { madvise(base, bytes, Advice::LinuxDontDump) }.ok();
+        unsafe { advise(base, bytes, Advice::DontDump) }.ok();
         // Page faults now instead of in the first lap of `log()` calls.
         // SAFETY: as above; it touches pages as a store would, without changing them.
-        match unsafe { madvise(base, bytes, Advice::LinuxPopulateWrite) } {
+        match unsafe { advise(base, bytes, Advice::PopulateWrite) } {
             // Older than Linux 5.14: pages come when they are touched.
             Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(map),
             Err(refused) => Err(refused.into()),
@@ -92,7 +94,7 @@ impl Drop for Map {
 enum ForkGuard {
     /// A page holding 1, which reads 0 in every child.
     Wiped(NonNull<AtomicU8>),
-    /// For kernels before Linux 4.14 and sandboxes: a system call a time.
+    /// For other systems, kernels before Linux 4.14 and sandboxes: a system call a time.
     Pid(Pid),
 }
 
@@ -101,7 +103,7 @@ impl ForkGuard {
         // SAFETY: the kernel chooses the place, so no memory in use is replaced.
         let page = unsafe { mmap_anonymous(ptr::null_mut(), GUARD_BYTES, read_write(), MapFlags::PRIVATE) }?;
         // SAFETY: advice on a page that is ours alone.
-        if unsafe { madvise(page, GUARD_BYTES, Advice::LinuxWipeOnFork) }.is_err() {
+        if unsafe { advise(page, GUARD_BYTES, Advice::WipeOnFork) }.is_err() {
             // SAFETY: as above, and nothing points to it.
             unsafe { munmap(page, GUARD_BYTES) }.ok();
             return Ok(Self::Pid(getpid()));

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::map::Map;
@@ -61,12 +61,18 @@ impl Home {
     /// Whether the file is still there in full. True on the heap.
     pub(crate) fn is_file_whole(&self) -> bool {
         let (Some(path), Some(file)) = (self.placement.path(), self.file) else { return true };
-        rustix::fs::lstat(path).is_ok_and(|stat| (stat.st_dev, stat.st_ino, stat.st_size as u64) == file)
+        rustix::fs::lstat(path).is_ok_and(|stat| file_of(&stat) == file)
     }
 
     pub(crate) fn unlink(&self) -> io::Result<()> {
         self.placement.path().map_or(Ok(()), remove_file)
     }
+}
+
+/// Device, inode and size. Systems disagree on the width of the first.
+fn file_of(stat: &Stat) -> (u64, u64, u64) {
+    #[allow(clippy::unnecessary_cast, reason = "on Linux it is 64 bits wide")]
+    (stat.st_dev as u64, stat.st_ino, stat.st_size as u64)
 }
 
 /// Removes a file; that it is gone already is no error.
@@ -112,7 +118,7 @@ fn fill_and_map(file: &OwnedFd, bytes: u64) -> io::Result<(Map, (u64, u64, u64))
         Err(refused) => return Err(refused.into()),
     }
     let stat = rustix::fs::fstat(file)?;
-    Ok((Map::shared(file.as_fd(), bytes as usize)?, (stat.st_dev, stat.st_ino, bytes)))
+    Ok((Map::shared(file.as_fd(), bytes as usize)?, file_of(&stat)))
 }
 
 /// Allocates by writing, where the file system cannot do it by itself (NFS before 4.2).
