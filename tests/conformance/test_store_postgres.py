@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from runferry.server import check
 from runferry.server.store.protocol import Batch, DamagedError, OutcomeUnknownError, StoreBusyError, StoreError, StoreFullError
 
 from tests.conformance.conftest import batch, feed, make_writer
@@ -338,6 +339,15 @@ def test_tables_of_a_newer_version_are_refused_by_name(cluster: Cluster) -> None
 
     with pytest.raises(StoreError, match=r"schema version 7, this program knows 1"):
         PostgresStore(url, merging=False)
+
+
+def test_a_database_without_a_store_is_said_to_have_none_and_gets_none(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    url = cluster.url(cluster.new_database())
+
+    assert check.main(["--store", url]) == 2
+
+    assert "holds no data of a runferry server" in capsys.readouterr().err
+    assert value(url, "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'runferry%'") == 0
 
 
 def test_servers_that_start_at_once_on_an_empty_database_make_its_tables_once(cluster: Cluster) -> None:

@@ -117,8 +117,10 @@ def check_database(url: str) -> tuple[int, int, list[str]]:
     """
     try:
         from runferry.server.metadata.database import Database  # noqa: PLC0415 - takes a while, and a folder is checked without it
-        from runferry.server.store.postgres import PostgresStore  # noqa: PLC0415 - needs psycopg, which not everybody has
+        from runferry.server.store.postgres import PostgresStore, has_store  # noqa: PLC0415 - needs psycopg, which not everybody has
 
+        if not has_store(url):
+            raise CannotCheckError("the database holds no data of a runferry server")
         with contextlib.closing(PostgresStore(url, merging=False)) as store, contextlib.closing(Database(url)) as database:
             known = _writers_in(database)
             with store.reading() as connection:

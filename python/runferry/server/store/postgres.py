@@ -7,6 +7,7 @@ merge is written. Frames that a server took and did not merge before it died are
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
 
 QUIET_US = 90 * 1_000_000
 """Half as long again as a living server lets frames wait, for clocks that differ."""
+
+
+def has_store(url: str) -> bool:
+    """Whether a database has the store's tables, of whatever version.
+
+    Raises:
+        StoreError: It cannot be reached.
+    """
+    with contextlib.closing(PostgresShard(url)) as place, place.writing() as connection:
+        return bool(connection.execute("SELECT to_regclass('runferry.store') IS NOT NULL").fetchone()[0])
 
 
 class PostgresStore(ChunkedStore):
