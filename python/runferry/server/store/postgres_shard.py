@@ -42,6 +42,7 @@ READ_LIMIT_MS = 30_000
 IDLE_LIMIT_MS = 60_000
 """A transaction in which nothing happens for so long is ended by PostgreSQL: a server that hangs must not hold others up."""
 _ROWS_AT_ONCE = 32
+_FEW_ROWS = 8
 _MERGE_LOCK = 0x52464D
 """Parts the advisory locks of runs from those of others."""
 
@@ -102,35 +103,57 @@ class PostgresConnection:
 
     keeps_frames = True
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], *, has_begun: bool) -> None:
         self._connection = connection
         self._slot: int | None = None
+        self.has_begun = has_begun
+        """Else BEGIN goes with the first statement, in its round trip."""
 
     def execute(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any] = (), /) -> Rows:
         """Run a statement."""
-        rows: Rows = self._connection.cursor(binary=True).execute(translated(statement), parameters or None)
+        cursor = self._connection.cursor(binary=True)
+        rows: Rows = cursor
+        if self.has_begun:
+            cursor.execute(translated(statement), parameters or None)
+            return rows
+        self.has_begun = True
+        with self._connection.pipeline():
+            self._connection.execute("BEGIN")
+            cursor.execute(translated(statement), parameters or None)
         return rows
+
+    def _begin(self) -> None:
+        if not self.has_begun:
+            self.has_begun = True
+            self._connection.execute("BEGIN")
 
     def stream(self, statement: str, parameters: Sequence[Any], /) -> Rows:
         """Run a statement whose rows are many or large: they are fetched as they are asked for."""
+        self._begin()
         return _Stream(self._connection, translated(statement), parameters)
 
     def executemany(self, statement: str, rows: Sequence[Sequence[Any]], /) -> Rows:
         """Run a statement for each row of parameters, in one round trip."""
+        self._begin()
         cursor = self._connection.cursor()
         cursor.executemany(translated(statement), rows)
         found: Rows = cursor
         return found
 
     def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Put new rows into a table, by COPY."""
+        """Put new rows into a table: a few at once, many by COPY, which takes a round trip more and less time for each."""
         if not rows:
             return
+        self._begin()
         names = columns.split(", ")
         if table == "l0":
             names.append("slot")
             slot = self._slot if self._slot is not None else self._current_slot()
             rows = [(*row, slot) for row in rows]
+        if len(rows) <= _FEW_ROWS:
+            places = ", ".join(["%b"] * len(names))
+            self._connection.cursor().executemany(f"INSERT INTO {table}({', '.join(names)}) VALUES ({places})", rows)  # noqa: S608 - ours
+            return
         types = COLUMN_TYPES[table]
         statement = f"COPY {table}({', '.join(names)}) FROM STDIN (FORMAT BINARY)"
         with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
@@ -198,15 +221,16 @@ class PostgresShard:
         with self._writers:
             connection = self._connected()
             try:
-                connection.execute("BEGIN")
-                yield PostgresConnection(connection)
+                held = PostgresConnection(connection, has_begun=False)
+                yield held
             except psycopg.Error as error:
                 self._roll_back(connection)
                 raise self._explain(error) from error
             except BaseException:
                 self._roll_back(connection)
                 raise
-            self._commit(connection)
+            if held.has_begun:
+                self._commit(connection)
             self._put_back(connection)
 
     def _commit(self, connection: psycopg.Connection[Any]) -> None:
@@ -229,7 +253,7 @@ class PostgresShard:
             connection = self._connected()
             try:
                 connection.execute(_BEGIN_READING)
-                yield PostgresConnection(connection)
+                yield PostgresConnection(connection, has_begun=True)
             except errors.QueryCanceled as error:
                 raise StoreError(f"{self.place}: a read of more than {READ_LIMIT_MS // 1000} s was cut") from error
             except psycopg.Error as error:
