@@ -45,7 +45,7 @@ def _figure(server: BenchServer, width: int) -> Figure:
         median_ns = {name: statistics.median(timed_ns) for name, timed_ns in in_turns(kinds, bursts=BURSTS).items()}
         status = run.status()
     return Figure(
-        f"{width:,} metrics",
+        f"{width:,} metric{'' if width == 1 else 's'}",
         {
             "median_us": median_ns["log"] / 1000,
             "ns_per_scalar": median_ns["log"] / width,
