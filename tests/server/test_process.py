@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import sqlite3
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from runferry.server.app import listen
 from runferry.server.settings import default_data_dir
 
 from tests.server.test_write_door import steps_of
@@ -145,3 +147,22 @@ def test_an_advertised_address_that_is_none_is_refused_in_words(tmp_path: Path, 
     said = refused("--advertise-write", bad, cwd=tmp_path)
 
     assert f"{bad!r} is not HOST:PORT" in said
+
+
+def test_an_answer_in_several_parts_waits_for_nobody() -> None:
+    async def sends_at_once() -> bool:
+        sent: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def accept(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted = writer.get_extra_info("socket")
+            sent.set_result(bool(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+            writer.close()
+
+        with listen("127.0.0.1", 0) as listening:
+            async with await asyncio.start_server(accept, sock=listening):
+                _, writer = await asyncio.open_connection(*listening.getsockname())
+                found = await sent
+                writer.close()
+                return found
+
+    assert asyncio.run(sends_at_once())
