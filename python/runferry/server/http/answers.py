@@ -54,6 +54,8 @@ def error_answer(status: int, code: str, message: str) -> Response:
 
 def finite(values: Sequence[float | None]) -> list[float | None]:
     """Numbers that JSON cannot hold become null."""
+    if None not in values and math.isfinite(sum(values)):  # type: ignore[arg-type]  # no None is left
+        return list(values)  # none of them is NaN or infinite, else their sum were
     return [value if value is None or math.isfinite(value) else None for value in values]
 
 
