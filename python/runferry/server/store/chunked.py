@@ -111,7 +111,8 @@ class ChunkedStore(abc.ABC):
         behind = {opening.run_id for opening in openings.values() if opening.is_relative}
         begins = {run_id: min(self.totals(run_id).last_step + 1, _LAST_STEP) for run_id in behind}
         with shard.writing() as connection:
-            for index, opening in openings.items():
+            # Runs in one order everywhere: two servers that open many writers at once must not wait for one another.
+            for index, opening in sorted(openings.items(), key=lambda item: item[1].run_id):
                 run_id, writer_id = opening.run_id, opening.writer_id
                 before = append.select_writer(connection, run_id, opening.predecessor) if opening.predecessor else None
                 offset = begins[run_id] if opening.is_relative else 0
