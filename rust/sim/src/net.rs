@@ -347,8 +347,10 @@ impl AsyncWrite for Socket {
         if connection.is_reset[self.side] {
             return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
         }
-        if matches!(connection.ends[1 - self.side], End::Gone) {
-            // The system of the peer knows no such connection any more, and says so, if the word gets through.
+        let is_told = matches!(connection.pipes[1 - self.side].items.back(), Some((_, Item::Reset)));
+        if matches!(connection.ends[1 - self.side], End::Gone) && !is_told {
+            // The system of the peer knows no such connection any more, and says so, if the word gets through. Once: the word wakes the
+            // writer, who would ask again before any time has passed.
             connection.push(1 - self.side, Item::Reset, Duration::ZERO);
         }
         let pipe = &mut connection.pipes[self.side];
