@@ -189,11 +189,14 @@ impl Books<'_> {
         // What the server took while the disk took nothing is in no journal: the server alone can lose it.
         let was_nowhere_else = self.excuses.disks_failed && self.excuses.store_was_replaced;
         let first_seq = facts.map_or(u64::MAX, |facts| facts.first_seq);
+        let was_acked = self.excuses.store_was_replaced && header.next_seq() <= first_seq;
+        // The note of the ack is not forced to the device: after a power cut nobody can tell acked frames from those that never were.
+        let was_acked_unknown = was_acked && facts.is_some_and(|facts| facts.lost_power);
         let is_excused = match reason {
-            "server_regressed" => self.excuses.store_was_replaced && header.next_seq() <= first_seq,
+            "server_regressed" => was_acked,
             "rejected" => self.memory.refused.contains(&(writer_id, header.seq)),
             "corrupt" => self.memory.checksums > 0 || went_with_power || was_nowhere_else,
-            "missing" => went_with_power || was_nowhere_else,
+            "missing" => went_with_power || was_nowhere_else || was_acked_unknown,
             _ => false,
         };
         let (seq, next_seq) = (header.seq, header.next_seq());
