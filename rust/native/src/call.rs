@@ -68,22 +68,28 @@ unsafe extern "C" fn log(
     let writer = unsafe { Borrowed::from_ptr(py, of).cast_unchecked::<Writer>() };
     // SAFETY: by Python's calling convention `arguments` has `count` positional ones and one for each keyword.
     let plain = unsafe { plain_form(writer.get(), arguments, count, keywords) };
-    if let Some(plain) = plain
-        // A panic costs nothing here: nothing was taken, and the long way tells.
-        && catch_unwind(AssertUnwindSafe(|| take(writer.get(), py, plain))).unwrap_or(false)
-    {
+    let taken = plain.map(|plain| catch_unwind(AssertUnwindSafe(|| take(writer.get(), py, plain))));
+    if let Some(Ok(true)) = taken {
         // SAFETY: None is always there.
         return unsafe { ffi::Py_NewRef(ffi::Py_None()) };
     }
+    let has_failed = matches!(taken, Some(Err(_)));
     let answered = if !writer.get().is_inherited() && fork::is_ending() {
         None // Python may be going away: nothing more of it is touched.
     } else {
-        // SAFETY: as above.
-        Python::try_attach(|py| match unsafe { long_way(py, of, plain, arguments, count, keywords) } {
-            Ok(()) => py.None().into_ptr(),
-            Err(error) => {
-                error.restore(py);
-                ptr::null_mut()
+        Python::try_attach(|py| {
+            if has_failed {
+                // Nobody knows how far it came: the long way might make a second row of it.
+                writer.get().count_fault(py);
+                return py.None().into_ptr();
+            }
+            // SAFETY: as above.
+            match unsafe { long_way(py, of, plain, arguments, count, keywords) } {
+                Ok(()) => py.None().into_ptr(),
+                Err(error) => {
+                    error.restore(py);
+                    ptr::null_mut()
+                }
             }
         })
     };

@@ -84,6 +84,14 @@ impl Writer {
         self.settle(data.py(), taken)
     }
 
+    /// A fault of ours must not reach the training loop: it costs the row, counted, and is told once.
+    pub(crate) fn count_fault(&self, py: Python<'_>) {
+        let _inside = Inside::enter();
+        self.engine().dropped_row(LossReason::Refused, 0);
+        self.intake(py, |intake| intake.count_full(0, 0));
+        self.tell(py, Topic::Fault, "a fault inside Runferry cost a row; training goes on");
+    }
+
     /// A step that no 64-bit number can be costs the call, as one behind the current step does.
     fn refuse_step(&self, dict: &Bound<'_, PyDict>) {
         let points = dict.len() as u64;

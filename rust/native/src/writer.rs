@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use runferry_engine::batch::Identity;
 use runferry_engine::intake::{Intake, Taken};
-use runferry_engine::{Flushed, Fsync, LossReason, Options, Policy, Reach, Status, Writer as Engine, clock};
+use runferry_engine::{Flushed, Fsync, Options, Policy, Reach, Status, Writer as Engine, clock};
 use runferry_wire::Doc;
 use runferry_wire::block::{Block, Changes};
 
@@ -22,7 +22,7 @@ use crate::fork::{self, Inside};
 use crate::journals::{AccessSettings, Follower, access_of};
 use crate::seen::SeenCalls;
 use crate::status::last_to_python;
-use crate::told::{Told, Topic};
+use crate::told::Told;
 use crate::under_gil::UnderGil;
 use crate::{call, direct};
 
@@ -198,9 +198,7 @@ impl Writer {
         }
         // A fault of ours must not reach the training loop: it costs the row, counted.
         catch_unwind(AssertUnwindSafe(|| self.take(data, step, commit))).unwrap_or_else(|_panic| {
-            self.core.engine.dropped_row(LossReason::Refused, 0);
-            self.intake(data.py(), |intake| intake.count_full(0, 0));
-            self.tell(data.py(), Topic::Fault, "a fault inside Runferry cost a row; training goes on");
+            self.count_fault(data.py());
             Ok(())
         })
     }
