@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 HERD = effort("swarm_herd", 150)
 CROWD = effort("swarm_crowd", 50)
 FRAMES = 20
+CROWD_FRAMES = 100
 MIDDLE = 4
 MEMORY_BYTES = (512 << 20) + HERD * (192 << 10)
 CPU_GROUPS = Path("/sys/fs/cgroup/cpu")
@@ -36,9 +37,9 @@ pytestmark = pytest.mark.timeout(240 + (HERD + CROWD) // 5)
 
 
 @contextlib.contextmanager
-def swarm(server: RunningServer, writers: int) -> Iterator[subprocess.Popen[str]]:
+def swarm(server: RunningServer, writers: int, frames: int = FRAMES) -> Iterator[subprocess.Popen[str]]:
     """All writers, connected; each has sent some of its frames and waits."""
-    command = [sys.executable, "-m", "tests.support.swarm", server.write_address, str(writers), str(FRAMES), str(MIDDLE)]
+    command = [sys.executable, "-m", "tests.support.swarm", server.write_address, str(writers), str(frames), str(MIDDLE)]
     environment = server_environment() | {"PYTHONPATH": f"{ROOT / 'python'}:{ROOT}"}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as running:
         try:
@@ -68,12 +69,12 @@ def rest_of(running: subprocess.Popen[str]) -> dict[str, Any]:
     return told
 
 
-def assert_all_there(server: RunningServer, writers: int) -> None:
+def assert_all_there(server: RunningServer, writers: int, frames: int = FRAMES) -> None:
     """Every row, once, of all writers or of fifty; the ledger is checked for all."""
     for index in range(0, writers, max(1, writers // 50)):
         path = f"local/demo/{writer_of(index).id}"
         stored.wait_for_state(server.url, path, "finished")
-        assert [row["_step"] for row in stored.rows(server.url, path)] == list(range(FRAMES - 1))
+        assert [row["_step"] for row in stored.rows(server.url, path)] == list(range(frames - 1))
 
 
 @pytest.mark.fault(69)
@@ -112,13 +113,13 @@ def slowed(pid: int, share: float) -> Iterator[None]:
 
 @pytest.mark.fault(70)
 def test_more_writers_than_the_server_can_take_all_get_on_and_lose_nothing(tmp_path: Path) -> None:
-    with RunningServer(tmp_path / "data") as server, swarm(server, CROWD) as running:
+    with RunningServer(tmp_path / "data") as server, swarm(server, CROWD, CROWD_FRAMES) as running:
         with slowed(server.process.pid, 0.1):
             go_on(running)
             told = rest_of(running)
 
         assert told["least_at_half"] > MIDDLE, "a writer had not got on when the others were half through"
-        assert_all_there(server, CROWD)
+        assert_all_there(server, CROWD, CROWD_FRAMES)
         record("more writers than it can take", writers=CROWD, **told)
         assert server.stop() == 0
     assert check.main(["--data", str(tmp_path / "data")]) == 0
