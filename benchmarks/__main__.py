@@ -1,13 +1,14 @@
-"""`python -m benchmarks [NAME ...] [--save]`: answer some questions or all, print tables, keep the figures as JSON.
+"""`python -m benchmarks [NAME ...] [--save] [--at-most N]`: answer some questions or all, print tables, keep the figures as JSON.
 
-They go to `benchmarks/out/latest.json`; with `--save` also to `benchmarks/results/<date>-<host>.json`, from which
-`python -m benchmarks.report` makes the tables of docs/performance.md. A question that is asked again replaces its own figures.
+They go to `benchmarks/out/latest.json`; with `--save` also to `benchmarks/results/<date>-<host>.json`. A question that is asked again
+replaces its own figures of the day; `python -m benchmarks.report` makes the tables of docs/performance.md from the newest of each.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import os
 import sys
 import tempfile
@@ -33,6 +34,8 @@ NAMES = (
     "reads",
     "histogram",
     "growth",
+    "growth_writers",
+    "growth_stored",
     "training_effect",
     "beside_peers",
 )
@@ -43,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Runferry on this machine.")
     options.add_argument("name", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; default: all")
     options.add_argument("--save", action="store_true", help="keep the figures in benchmarks/results/")
+    options.add_argument("--at-most", type=int, metavar="N", help="how far growth_writers (10,000) and growth_stored (10^9 points) go")
     told = options.parse_args(arguments)
     if unknown := set(told.name) - set(NAMES):
         options.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _forget_users_settings(folder)
         for name in told.name or NAMES:
             made = figures.circumstances()
-            found = _answer(name)
+            found = _answer(name, told.at_most)
             made["load_1min_after"] = figures.load_1min()
             for path in figures.kept_in(save=told.save):
                 figures.keep(path, name, made, found)
@@ -60,11 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _answer(name: str) -> list[figures.Figure]:
+def _answer(name: str, at_most: int | None) -> list[figures.Figure]:
     module: Any = importlib.import_module(f"benchmarks.{name}")
+    is_bounded = at_most is not None and "at_most" in inspect.signature(module.measure).parameters
     began_s = time.monotonic()
     print(f"\n{name}: {(module.__doc__ or '').splitlines()[0]}", flush=True)
-    found = list(module.measure())
+    found = list(module.measure(at_most=at_most) if is_bounded else module.measure())
     print(f"{figures.table(found)}\n  ({time.monotonic() - began_s:.1f} s, load {figures.load_1min()})", flush=True)
     return found
 

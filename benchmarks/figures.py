@@ -1,6 +1,7 @@
 """Figures as a benchmark yields them, what they were made on, and both as a table and as JSON.
 
-A file of results is of one machine. Each question in it carries what can differ between two of them: date, commit, version, load.
+A file of results is of one machine and one day. Each question in it carries what can differ between two of them: date, commit, version,
+load. Files of later days hold only what was measured again: what a question's figures are is what the newest file that has it says.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import runferry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "out"
@@ -99,6 +100,38 @@ def keep(path: Path, name: str, made: Mapping[str, Any], found: Sequence[Figure]
     questions[name] = {"made": made, "figures": lines}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine(), "questions": questions}, indent=2) + "\n", encoding="utf-8")
+
+
+def value_of(questions: Mapping[str, Any], question: str, what: str, key: str) -> float | None:
+    """One kept value, of the first line that is called `what` or begins with it and a space; None if there is none."""
+    lines: Mapping[str, Mapping[str, float]] = questions.get(question, {}).get("figures", {})
+    return next((values for name, values in lines.items() if name == what or name.startswith(f"{what} ")), {}).get(key)
+
+
+def newest(paths: Iterable[Path]) -> dict[str, Any]:
+    """Of each question the figures made last, on the machine of the newest file; files of other machines are left out.
+
+    Raises:
+        FileNotFoundError: There are no files.
+    """
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(paths)]
+    if not files:
+        raise FileNotFoundError("no figures are kept; python -m benchmarks NAME --save makes some")
+    questions: dict[str, Any] = {}
+    for kept in files:
+        if _is_same(kept["machine"], files[-1]["machine"]):
+            fresh = {name: answer for name, answer in kept["questions"].items() if _date(answer) >= _date(questions.get(name))}
+            questions |= fresh
+    return {"machine": files[-1]["machine"], "questions": questions}
+
+
+def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Its kernel and Python may have been updated between two days."""
+    return all(one.get(name) == other.get(name) for name in ("host", "cpu", "cores", "memory_gib"))
+
+
+def _date(answer: Mapping[str, Any] | None) -> str:
+    return "" if answer is None else str(answer["made"]["date"])
 
 
 def _git(*arguments: str) -> str:

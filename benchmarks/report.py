@@ -1,4 +1,4 @@
-"""`python -m benchmarks.report [RESULTS.json]`: the tables of docs/performance.md, made anew from kept figures.
+"""`python -m benchmarks.report [RESULTS.json ...]`: the tables of docs/performance.md, made anew from kept figures.
 
 A table stands between two marks, of which the first says what it holds, so that the text around it is free and no figure is typed:
 
@@ -6,34 +6,35 @@ A table stands between two marks, of which the first says what it holds, so that
     <!-- end -->
 
 `rows` keeps the lines whose name contains one of the given texts (parted by `;`) and may be left out, as may a column's name after
-`as`. `<!-- machine -->` is replaced in the same way by what the figures were made on. A question without figures leaves a line that
-says so. Without an argument the newest file of `benchmarks/results` is read.
+`as`. `<!-- machine -->`, `<!-- targets -->` (`targets.py`) and `<!-- cluster -->` (`cluster.py`) are replaced in the same way. A question
+without figures leaves a line that says so. Of each question the figures count that were made last, by all files of `benchmarks/results`
+or those that are named.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.figures import RESULTS, ROOT, shown
+from benchmarks import cluster
+from benchmarks.figures import RESULTS, ROOT, newest, shown
 from benchmarks.targets import TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 PAGE = ROOT / "docs" / "performance.md"
-_MARKED = re.compile(r"(<!-- (figures (?P<question>\w+)(?P<parts>[^>]*)|machine|targets) -->\n)(?P<old>.*?)(<!-- end -->)", re.DOTALL)
+_MARK = r"(<!-- (figures (?P<question>\w+)(?P<parts>[^>]*)|machine|targets|cluster) -->\n)"
+_MARKED = re.compile(rf"{_MARK}(?P<old>.*?)(<!-- end -->)", re.DOTALL)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Rewrite the page; returns the exit code."""
-    path = Path(arguments[0]) if arguments else max(RESULTS.glob("*.json"))
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), kept), encoding="utf-8")
-    print(f"{PAGE} shows {path}")
+    paths = [Path(argument) for argument in arguments] or sorted(RESULTS.glob("*.json"))
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), newest(paths)), encoding="utf-8")
+    print(f"{PAGE} shows {', '.join(map(str, paths))}")
     return 0
 
 
@@ -43,6 +44,9 @@ def filled(page: str, kept: Mapping[str, Any]) -> str:
     def fill(found: re.Match[str]) -> str:
         if found[2] == "targets":
             new = _drawn([["", "target", "found", "met"], *(target.row(kept["questions"]) for target in TARGETS)])
+        elif found[2] == "cluster":
+            table, sources = cluster.filled(kept["questions"])
+            new = f"{_drawn(table)}\n\n{sources}" if table else sources
         elif found["question"] is None:
             new = "  \n".join(f"{name}: {value}" for name, value in kept["machine"].items() if name != "host")
         else:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MERGE_TIMEOUT_S = 60.0
-_POLL_S = 0.1
+_POLL_S = 0.05
 
 
 def merged_bytes(data: Path, run_key: bytes, points: int) -> int:
@@ -30,6 +30,29 @@ def merged_bytes(data: Path, run_key: bytes, points: int) -> int:
             return int(found[1])
         time.sleep(_POLL_S)
     raise TimeoutError(f"{found[0]} of {points} points are merged after {MERGE_TIMEOUT_S:.0f} s")
+
+
+def wait_until_merged(data: Path, points: int) -> None:
+    """Wait until the runs of a store have so many merged points between them.
+
+    Raises:
+        TimeoutError: For a minute nothing was merged.
+    """
+    found, moved_s = -1, time.monotonic()
+    while found < points:
+        now = sum(int(shard.execute("SELECT coalesce(sum(points), 0) FROM run").fetchone()[0]) for shard in _shards(data))
+        if now > found:
+            found, moved_s = now, time.monotonic()
+        elif time.monotonic() - moved_s > MERGE_TIMEOUT_S:
+            raise TimeoutError(f"{found} of {points} points are merged, and for {MERGE_TIMEOUT_S:.0f} s no more of them")
+        else:
+            time.sleep(_POLL_S)
+
+
+def unmerged_frames(data: Path) -> int:
+    """Frames of all writers that are durable and not merged yet."""
+    query = "SELECT coalesce(sum(next_seq - 1 - merged_seq), 0) FROM writer"
+    return sum(int(shard.execute(query).fetchone()[0]) for shard in _shards(data))
 
 
 def page_bytes(data: Path) -> int:

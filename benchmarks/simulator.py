@@ -5,8 +5,8 @@ stream of its own, keeps to the credit, and comes back as the Rust client does w
 writers each, so that this process and not the kernel's tables is what is filled.
 
 Commands on stdin, a line each, each answered with a line of JSON: `open` (all are connected), `beat` (each says that it is alive; how
-many were answered), `send` (all frames, to the last durable ack), `back` (all are connected again after the server has gone; timed by who
-asks).
+many were answered), `pack` (all frames are packed), `send` (all frames, to the last durable ack), `back` (all are connected again after
+the server has gone; timed by who asks).
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Writer:
     run_id: bytes
     open_frame: bytes
     durable: int = 1
+    frames: list[bytes] = field(default_factory=list)
     is_open: asyncio.Event = field(default_factory=asyncio.Event)
     beaten: asyncio.Event = field(default_factory=asyncio.Event)
     wishes: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
@@ -151,10 +152,7 @@ class Simulator:
                 await call.write(pb.ClientMessage(beat=pb.Beat(lag_s=0.1)))
                 continue
             for begin in range(writer.durable, self.end, FRAMES_A_MESSAGE):
-                numbers = range(begin, min(begin + FRAMES_A_MESSAGE, self.end))
-                frames = [
-                    _native.pack_frame(DATA, 0, writer.run_id, writer.writer_id, seq, ROWS, self._payloads[seq - 1]) for seq in numbers
-                ]
+                frames = writer.frames[begin - 1 : begin - 1 + FRAMES_A_MESSAGE]
                 await credit.take(sum(map(len, frames)))
                 await call.write(pb.ClientMessage(frames=pb.Frames(frames=frames)))
 
@@ -164,6 +162,14 @@ class Simulator:
         if command in {"open", "back"}:
             await asyncio.gather(*(writer.is_open.wait() for writer in self.writers))
             return {"took_s": time.monotonic() - began_s, "throttled": self.throttled, "broken": self.broken}
+        if command == "pack":
+            for writer in self.writers:
+                writer.frames = [
+                    _native.pack_frame(DATA, 0, writer.run_id, writer.writer_id, seq, ROWS, payload)
+                    for seq, payload in enumerate(self._payloads, start=1)
+                ]
+                await asyncio.sleep(0)  # the streams live on meanwhile
+            return {"took_s": time.monotonic() - began_s}
         for writer in self.writers:
             writer.beaten.clear()
             writer.wishes.put_nowait(command)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.figures import shown
+from benchmarks.figures import shown, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,19 +29,16 @@ class Target:
     def row(self, questions: Mapping[str, Any]) -> list[str]:
         """Question, bound, what was found, whether it is met."""
         bound = f"≥ {shown(self.least)}" if self.least is not None else f"≤ {shown(self.most)}"
-        value = self._found(questions)
+        value = value_of(questions, self.benchmark, self.figure, self.key)
         if value is None:
             return [self.question, bound, "not measured", ""]
         is_met = value >= self.least if self.least is not None else self.most is not None and value <= self.most
         return [self.question, bound, shown(value), "yes" if is_met else "**no**"]
 
-    def _found(self, questions: Mapping[str, Any]) -> float | None:
-        figures = questions.get(self.benchmark, {}).get("figures", {})
-        values: Mapping[str, float] = next(
-            (values for what, values in figures.items() if what == self.figure or what.startswith(f"{self.figure} ")), {}
-        )
-        return values.get(self.key)
 
+_WIDE = "wide, 2,000 metrics x 10 steps a frame, 4 streams,"
+_BUSY = "while points arrive"
+_CHART = f"1 series of 1,000,000 points, 1,000 buckets, {_BUSY}"
 
 TARGETS = (
     Target("`log()` of 1 float, times an append", "log_call", "1 scalar", "times_append", most=1.0),
@@ -57,6 +54,25 @@ TARGETS = (
     Target("1 M float32 values as a histogram, times one copy", "histogram", "1,000,000 float32 values, the array", "times_copy", most=1.5),
     Target("a training of 2,000 steps/s and 50 scalars, slower by percent", "training_effect", "50 scalars", "slower_percent", most=1.0),
     Target("one process, `log()` to durable, scalars/s", "end_to_end", "4,000,000 rows", "durable_scalars_per_s", least=5e6),
+    Target("server, frames of 75,000 points, durable points/s", "ingest", "4 streams,", "durable_points_per_s", least=25e6),
+    Target("the same, merged points/s", "ingest", "4 streams,", "merged_points_per_s", least=25e6),
+    Target("frames of 2,000 metrics x 10 steps, durable points/s", "ingest", _WIDE, "durable_points_per_s", least=10e6),
+    Target("the same, merged points/s", "ingest", _WIDE, "merged_points_per_s", least=10e6),
+    Target("over PostgreSQL, durable points/s", "ingest_postgres", "PostgreSQL, 4 streams,", "durable_points_per_s", least=8e6),
+    Target("the same, merged points/s", "ingest_postgres", "PostgreSQL, 4 streams,", "merged_points_per_s", least=8e6),
+    Target("frames of 20 points from 1,000 writers, durable frames/s", "writers", "1,000 writers,", "durable_frames_per_s", least=15e3),
+    Target("10,000 writers connected, server MiB", "writers", "10,000 writers are connected", "server_mib", most=1_024),
+    Target("of their 30,000 beats, unanswered", "writers", "10,000 writers are connected", "unanswered_beats", most=0),
+    Target("all back after a restart of the server, s", "writers", "10,000 writers come back", "back_s", most=60),
+    Target(
+        "1 M points in 1,000 buckets while points arrive, ms",
+        "reads",
+        _CHART,
+        "median_ms",
+        most=3,
+    ),
+    Target("50 runs, 500 buckets each, while points arrive, ms", "reads", f"50 runs, 500 buckets, {_BUSY}", "median_ms", most=40),
+    Target("last values of 2,000 metrics while points arrive, ms", "reads", f"last values of 2,000 metrics, {_BUSY}", "median_ms", most=5),
     Target("loss curve, bytes per point on the wire", "bytes_per_point", "loss curve, 10 scalars", "wire_journal_bytes", most=4.5),
     Target("loss curve, bytes per point merged", "bytes_per_point", "loss curve, 10 scalars", "stored_bytes", most=4.0),
     Target("memory beyond Python's, MiB", "memory", "beyond it: after", "resident_mib", most=24),

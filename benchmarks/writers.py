@@ -1,9 +1,10 @@
 """How many writers does one server carry, and how soon are they back?
 
-Simulated writers (`simulator.py`), each with a run and a stream of its own. First a thousand that send small frames (20 points) as fast
-as they are allowed, several a message, each frame acked once it is durable. Then ten thousand that are connected and say that they are
-alive: what the server's memory is then, less what it was without them; how long all wait for the answer to their beat; and, after the
-server was killed and started again on the same port, until the last of them is connected again. Units: frames a second, MiB, seconds.
+Simulated writers (`simulator.py`), each with a run and a stream of its own. First a thousand that send small frames (20 points, packed
+before) as fast as they are allowed, several a message, each frame acked once it is durable. Then ten thousand that are connected and say
+that they are alive: what the server's memory is then, less what it was without them; how long all wait for the answer to their beat; and,
+after the server was killed and started again on the same port, until the last of them is connected again. Units: frames a second, us of
+the server's CPU a frame, MiB and KiB, seconds.
 
 Not measured: a network, TLS, connections (50 writers share one). The simulator takes its share of the cores.
 """
@@ -76,21 +77,32 @@ def simulated(server: RunningServer, writers: int, frames: int) -> Iterator[Simu
 
 def measure() -> Iterator[Figure]:
     """Small frames, then very many writers; each on an empty server."""
-    with tempfile.TemporaryDirectory(prefix="runferry-bench-") as folder:
-        yield _small_frames(Path(folder))
+    yield small_frames(SENDERS, FRAMES)
     with tempfile.TemporaryDirectory(prefix="runferry-bench-") as folder:
         yield from _herd(Path(folder))
 
 
-def _small_frames(folder: Path) -> Figure:
-    with RunningServer(folder / "data") as server, simulated(server, SENDERS, FRAMES) as simulator:
-        simulator.ask("open")
-        before_s = _cpu_s(server.process.pid)
-        sent = simulator.ask("send")
-        cpu_s = _cpu_s(server.process.pid) - before_s
-        server.kill()  # what waits for its merge is of no interest
-    values = {"durable_frames_per_s": sent["frames_per_s"], "server_cpu_us_per_frame": cpu_s / (SENDERS * FRAMES) * 1e6}
-    return Figure(f"{SENDERS:,} writers, {SENDERS * FRAMES:,} frames of 20 points", values)
+def small_frames(senders: int, frames: int) -> Figure:
+    """So many writers, each with so many frames of 20 points, on an empty server."""
+    with tempfile.TemporaryDirectory(prefix="runferry-bench-") as folder, RunningServer(Path(folder) / "data") as server:
+        empty_mib = _memory_mib(server.process.pid)
+        with simulated(server, senders, frames) as simulator:
+            opened = simulator.ask("open")
+            open_mib = _memory_mib(server.process.pid)
+            simulator.ask("pack")
+            before_s = _cpu_s(server.process.pid)
+            sent = simulator.ask("send")
+            cpu_s = _cpu_s(server.process.pid) - before_s
+            sent_mib = _memory_mib(server.process.pid)
+            server.kill()  # what waits for its merge is of no interest
+    values = {
+        "durable_frames_per_s": sent["frames_per_s"],
+        "server_cpu_us_per_frame": cpu_s / (senders * frames) * 1e6,
+        "opened_s": opened["took_s"],
+        "kib_per_writer": (open_mib - empty_mib) / senders * _KIB_PER_MIB,
+        "server_mib": sent_mib,
+    }
+    return Figure(f"{senders:,} writer{'' if senders == 1 else 's'}, {senders * frames:,} frames of 20 points", values)
 
 
 def _herd(folder: Path) -> Iterator[Figure]:
