@@ -15,7 +15,7 @@ use crate::cells::Cell;
 use crate::chunk::{ChunkRow, SubStats};
 use crate::pack::{ChunkError, Unpacker};
 use crate::stats::Stats;
-use crate::table::{Role, Table, Window};
+use crate::table::{Flat, Role, Table, Window};
 
 /// Numbers per bucket from which edges of buckets may snap to statistics.
 pub const SNAP_POINTS: u64 = 2 * SUB_ROWS as u64;
@@ -68,6 +68,13 @@ pub struct Chart {
     pub buckets: Vec<Bucket>,
 }
 
+impl Chart {
+    /// Every bucket is a number as it was logged.
+    pub fn is_exact(&self) -> bool {
+        self.buckets.iter().all(|bucket| bucket.stats.numbers() == 1)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Chunks that are cut by the window or meet unmerged values.
@@ -75,6 +82,35 @@ enum Stage {
     /// Chunks that span buckets, or all.
     Rest,
     Done,
+}
+
+/// Values that were read, as far as they are not in a bucket yet.
+struct Parts<'a> {
+    flat: &'a Flat,
+    table: &'a Table,
+    next: usize,
+}
+
+impl Parts<'_> {
+    /// The next number, and those behind it up to the step that `end_of` says of its step.
+    fn take(&mut self, end_of: impl Fn(i64) -> i64) -> Option<Bucket> {
+        let rows = &self.flat.rows;
+        let is_number = |index: &usize| self.flat.cells.number(*index).is_some();
+        let first = (self.next..rows.len()).find(is_number)?;
+        let step_of = |index: usize| rows.get(index).map_or(i64::MAX, |row| self.table.step(*row));
+        let step_first = step_of(first);
+        let end = end_of(step_first);
+        let behind = (first + 1..rows.len()).find(|index| step_of(*index) > end).unwrap_or(rows.len());
+        let last = (first..behind).rev().find(is_number)?;
+        self.next = behind;
+        Some(Bucket {
+            step_first,
+            step_last: step_of(last),
+            time_last_us: rows.get(last).map_or(0, |row| self.table.time_us(*row)),
+            stats: Stats::of(&self.flat.cells, first, behind),
+            last: self.flat.cells.number(last)?,
+        })
+    }
 }
 
 /// See the module.
@@ -192,7 +228,7 @@ impl SeriesRead {
 
     fn read_numbers(&self) -> u64 {
         let flat = self.table.flatten(self.series, self.window);
-        (0..flat.cells.len()).filter(|index| flat.cells.number(*index).is_some()).count() as u64
+        u64::from(Stats::of(&flat.cells, 0, flat.cells.len()).numbers())
     }
 
     /// Gives a needed chunk.
@@ -214,40 +250,57 @@ impl SeriesRead {
     }
 
     fn bucket_of(&self, step: i64) -> usize {
+        self.place_of(step).0
+    }
+
+    /// The bucket of a step, and the last step that is in the same one.
+    fn place_of(&self, step: i64) -> (usize, i64) {
         let range = i128::from(self.span.max) - i128::from(self.span.min) + 1;
         let buckets = self.buckets as i128;
-        let width = (range + buckets - 1) / buckets;
-        let place = (i128::from(step) - i128::from(self.span.min)) / width.max(1);
-        place.clamp(0, buckets - 1) as usize
+        let width = ((range + buckets - 1) / buckets).max(1);
+        let place = ((i128::from(step) - i128::from(self.span.min)) / width).clamp(0, buckets - 1);
+        let end = i128::from(self.span.min) + (place + 1) * width - 1;
+        (place as usize, if place == buckets - 1 { i64::MAX } else { end.min(i128::from(i64::MAX)) as i64 })
     }
 
     /// The chart, once nothing is needed any more.
     pub fn finish(&self) -> Chart {
         let flat = self.table.flatten(self.series, self.window);
-        let points = flat.rows.iter().enumerate().filter_map(|(index, row)| {
-            let last = flat.cells.number(index)?;
-            let mut stats = Stats::default();
-            stats.push(last);
-            let step = self.table.step(*row);
-            Some(Bucket { step_first: step, step_last: step, time_last_us: self.table.time_us(*row), stats, last })
-        });
-        let stretches = self.open_heads().flat_map(|(_, head)| self.stretches(head));
-        let mut parts: Vec<Bucket> = points.chain(stretches).collect();
-        parts.sort_by_key(|part| part.step_first);
-
-        let raw_points: u64 = parts.iter().map(|part| u64::from(part.stats.numbers())).sum();
+        let mut stretches: Vec<Bucket> = self.open_heads().flat_map(|(_, head)| self.stretches(head)).collect();
+        stretches.sort_by_key(|stretch| stretch.step_first);
+        let read = Stats::of(&flat.cells, 0, flat.cells.len()).numbers();
+        let counted: u64 = stretches.iter().map(|stretch| u64::from(stretch.stats.numbers())).sum();
+        let raw_points = u64::from(read) + counted;
+        let mut parts = Parts { flat: &flat, table: &self.table, next: 0 };
         if raw_points <= self.buckets as u64 {
-            return Chart { raw_points, buckets: parts };
+            let mut buckets: Vec<Bucket> = std::iter::from_fn(|| parts.take(|_| i64::MIN)).collect();
+            buckets.append(&mut stretches);
+            buckets.sort_by_key(|bucket| bucket.step_first);
+            return Chart { raw_points, buckets };
         }
         let mut buckets: Vec<Bucket> = Vec::with_capacity(self.buckets);
-        let mut current = None;
-        for part in parts {
-            let place = self.bucket_of(part.step_first);
+        let mut end = None;
+        let mut stretches = stretches.into_iter().peekable();
+        let mut read = parts.take(|step| self.place_of(step).1);
+        loop {
+            // Values that were read do not overlap a stretch: their chunks were read for that.
+            let is_stretch_first = match (&read, stretches.peek()) {
+                (Some(points), Some(stretch)) => stretch.step_first < points.step_first,
+                (points, _) => points.is_none(),
+            };
+            let part = if is_stretch_first {
+                stretches.next()
+            } else {
+                std::mem::replace(&mut read, parts.take(|step| self.place_of(step).1))
+            };
+            let Some(part) = part else { break };
             match buckets.last_mut() {
-                Some(bucket) if current == Some(place) => bucket.add(&part),
-                _ => buckets.push(part),
+                Some(bucket) if end.is_some_and(|end| part.step_first <= end) => bucket.add(&part),
+                _ => {
+                    end = Some(self.place_of(part.step_first).1);
+                    buckets.push(part);
+                }
             }
-            current = Some(place);
         }
         Chart { raw_points, buckets }
     }

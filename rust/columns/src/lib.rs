@@ -13,6 +13,7 @@ pub mod axis;
 pub mod buckets;
 pub mod cells;
 pub mod chunk;
+pub mod json;
 pub mod merge;
 pub mod pack;
 pub mod scan;

@@ -1,6 +1,7 @@
 //! runferry._native: the Python binding. Conversion only.
 
 mod call;
+mod charts;
 mod direct;
 mod documents;
 mod errors;
@@ -27,6 +28,8 @@ use pyo3::prelude::*;
 mod _native {
     use super::{Bound, PyModule, PyResult};
     #[pymodule_export]
+    use crate::charts::{Buckets, SeriesRead, series_json};
+    #[pymodule_export]
     use crate::fork::{hurry, leave};
     #[pymodule_export]
     use crate::frames::{decode_rows, documents, message_parts, pack_frame, verify_frames};
@@ -37,7 +40,7 @@ mod _native {
     #[pymodule_export]
     use crate::receipts::{StoredSums, journal_receipt, sums_together};
     #[pymodule_export]
-    use crate::store::{Merge, Scan, SeriesRead, Tail, cell_value, verify_chunks};
+    use crate::store::{Merge, Scan, Tail, cell_value, verify_chunks};
     #[pymodule_export]
     use crate::writer::Writer;
     use pyo3::prelude::*;

@@ -14,7 +14,6 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyTuple};
 use runferry_columns::axis::AxisRow;
-use runferry_columns::buckets::{self, Head};
 use runferry_columns::cells::Cell;
 use runferry_columns::chunk::ChunkRow;
 use runferry_columns::merge;
@@ -167,7 +166,7 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    fn read<T>(&self, reader: impl FnOnce(&Table) -> T) -> T {
+    pub(crate) fn read<T>(&self, reader: impl FnOnce(&Table) -> T) -> T {
         reader(&self.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -409,86 +408,6 @@ impl Merge {
             merged.superseded.iter().map(|lost| (lost.writer, lost.key_id, lost.points, lost.sum_hash)).collect(),
             merged.last.iter().map(|(key_id, writer, value)| (*key_id, *writer, PyBytes::new(py, value))).collect(),
         ))
-    }
-}
-
-/// One chart; used by one thread.
-#[pyclass(frozen, module = "runferry._native")]
-pub(crate) struct SeriesRead {
-    read: Mutex<buckets::SeriesRead>,
-}
-
-/// `raw_points`, then per bucket: step_first, step_last, time_last_us, count, min, max, mean, last, nan, inf.
-type Chart = (
-    u64,
-    Vec<i64>,
-    Vec<i64>,
-    Vec<i64>,
-    Vec<u32>,
-    (Vec<Option<f64>>, Vec<Option<f64>>, Vec<Option<f64>>, Vec<f64>),
-    Vec<u32>,
-    Vec<u32>,
-);
-
-#[pymethods]
-impl SeriesRead {
-    /// `heads`: `(chunk row without data, time1_us, sub of the axis)`; `span`: first and last step of all its chunks.
-    #[new]
-    fn new(
-        tail: &Tail,
-        label: &str,
-        name: &str,
-        heads: Vec<(Bound<'_, PyTuple>, i64, PyBackedBytes)>,
-        span: Option<(i64, i64)>,
-        window: (i64, i64),
-        buckets: usize,
-    ) -> PyResult<Self> {
-        let heads = heads.iter().map(|(chunk, time1_us, axis_sub)| {
-            Ok(Head { chunk: chunk_row(chunk)?, time1_us: *time1_us, axis_sub: axis_sub.to_vec() })
-        });
-        let heads = heads.collect::<PyResult<Vec<_>>>()?;
-        let span = span.map(|(min, max)| Window { min, max });
-        let window = Window { min: window.0, max: window.1 };
-        let read = tail.read(|table| buckets::SeriesRead::new(table, (label, name), heads, span, window, buckets));
-        let read = read.map_err(|(index, fault)| PyValueError::new_err(format!("chunk {index}: {fault}")))?;
-        Ok(Self { read: Mutex::new(read) })
-    }
-
-    fn need(&self, py: Python<'_>) -> Vec<usize> {
-        py.detach(|| lock(&self.read).need())
-    }
-
-    /// Needed chunks: `(number, chunk row, axis row)`.
-    fn feed(&self, py: Python<'_>, chunks: Vec<(usize, Bound<'_, PyTuple>, PythonAxis)>) -> PyResult<Faults> {
-        let chunks = chunks.into_iter().map(|(index, chunk, axis)| Ok((index, chunk_row(&chunk)?, axis_row(axis))));
-        let chunks = chunks.collect::<PyResult<Vec<_>>>()?;
-        Ok(py.detach(|| {
-            let mut read = lock(&self.read);
-            chunks
-                .iter()
-                .map(|(index, chunk, axis)| read.feed(*index, chunk, axis).err().map(|fault| fault.to_string()))
-                .collect()
-        }))
-    }
-
-    fn finish(&self, py: Python<'_>) -> Chart {
-        let chart = py.detach(|| lock(&self.read).finish());
-        let buckets = &chart.buckets;
-        (
-            chart.raw_points,
-            buckets.iter().map(|bucket| bucket.step_first).collect(),
-            buckets.iter().map(|bucket| bucket.step_last).collect(),
-            buckets.iter().map(|bucket| bucket.time_last_us).collect(),
-            buckets.iter().map(|bucket| bucket.stats.numbers()).collect(),
-            (
-                buckets.iter().map(|bucket| bucket.stats.min()).collect(),
-                buckets.iter().map(|bucket| bucket.stats.max()).collect(),
-                buckets.iter().map(|bucket| bucket.stats.mean()).collect(),
-                buckets.iter().map(|bucket| bucket.last).collect(),
-            ),
-            buckets.iter().map(|bucket| bucket.stats.nan).collect(),
-            buckets.iter().map(|bucket| bucket.stats.inf).collect(),
-        )
     }
 }
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
+import time
 from typing import TYPE_CHECKING, Any
 
 from fastapi.responses import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECURITY_HEADERS = {
@@ -23,6 +21,7 @@ SECURITY_HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
 }
+_SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
@@ -44,7 +43,12 @@ def dumps(value: object) -> str:
 
 def json_answer(value: object, status: int = 200) -> Response:
     """An answer that is never cached: a run changes every second."""
-    return Response(dumps(value), status, {"cache-control": "no-store"}, "application/json")
+    return written_answer(dumps(value), status)
+
+
+def written_answer(text: str | bytes, status: int = 200) -> Response:
+    """As `json_answer`, of a text that is JSON already."""
+    return Response(text, status, {"cache-control": "no-store"}, "application/json")
 
 
 def error_answer(status: int, code: str, message: str) -> Response:
@@ -52,15 +56,8 @@ def error_answer(status: int, code: str, message: str) -> Response:
     return json_answer({"error": {"code": code, "message": message}}, status)
 
 
-def finite(values: Sequence[float | None]) -> list[float | None]:
-    """Numbers that JSON cannot hold become null."""
-    if None not in values and math.isfinite(sum(values)):  # type: ignore[arg-type]  # no None is left
-        return list(values)  # none of them is NaN or infinite, else their sum were
-    return [value if value is None or math.isfinite(value) else None for value in values]
-
-
 class GuardedApp:
-    """Sets the security headers, and refuses requests that a foreign web page made through a name of its own.
+    """Sets the security headers, says how long the answer took to begin, and refuses what a foreign web page asked by a name of its own.
 
     A page on any web site can have its own host name resolve to 127.0.0.1 and then read a server without keys as its own
     origin; it cannot choose the Host header. So a server on loopback answers to loopback's names only.
@@ -76,12 +73,15 @@ class GuardedApp:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        began_s = time.perf_counter()
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 present = {name.lower() for name, _ in message["headers"]}
-                extra = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items() if name.encode() not in present]
-                message = {**message, "headers": [*message["headers"], *extra]}
+                extra = [header for header in _SECURITY_HEADERS if header[0] not in present]
+                took_ms = (time.perf_counter() - began_s) * 1e3
+                timing = (b"server-timing", b"total;dur=%.3f" % took_ms)
+                message = {**message, "headers": [*message["headers"], *extra, timing]}
             await send(message)
 
         if self._is_loopback and not _is_loopback_name(scope):

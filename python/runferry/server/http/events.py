@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
+from runferry import _native
 from runferry.server.http.answers import dumps
-from runferry.server.http.series import RUN_PATH, bucket_lists, checked_keys
+from runferry.server.http.series import RUN_PATH, checked_keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -67,9 +68,10 @@ def _events(events: AsyncIterator[str]) -> Response:
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
-def _event(name: str, data: object, event_id: str | None = None) -> str:
+def _event(name: str, data: str, event_id: str | None = None) -> str:
+    """An event whose data is JSON: that has no line breaks."""
     first = f"id: {event_id}\n" if event_id is not None else ""
-    return f"{first}event: {name}\ndata: {dumps(data)}\n\n"
+    return f"{first}event: {name}\ndata: {data}\n\n"
 
 
 class _RunReader:
@@ -87,7 +89,7 @@ class _RunReader:
         """The event to send now, if there is news. Blocks."""
         store = self._context.store
         delta = store.delta(self._run_id, self.cursor, self._names, list(self._known), max_points=MAX_DELTA_POINTS)
-        snapshot = _event("snapshot", {"cursor": delta.cursor}, delta.cursor) if delta.is_snapshot_needed else ""
+        snapshot = _event("snapshot", dumps({"cursor": delta.cursor}), delta.cursor) if delta.is_snapshot_needed else ""
         self.cursor = delta.cursor
         self._known.update(dict.fromkeys(delta.new_keys))
         run = self._context.query.run(self._run_id) or {}
@@ -95,13 +97,10 @@ class _RunReader:
         if not (delta.series or delta.new_keys or delta.other_keys or changed.keys() - SILENT_FIELDS):
             return snapshot or None
         self._told = run
-        series = [
-            {"key": item.name, "label": item.label, "raw_points_added": item.raw_points, **bucket_lists(item)}
-            for item in delta.series
-            if item.raw_points
-        ]
-        data = {"cursor": delta.cursor, "run": changed, "series": series, "new_keys": delta.new_keys, "other_keys": delta.other_keys}
-        return snapshot + _event("delta", data, delta.cursor)
+        series = _native.series_json([item for item in delta.series if item.raw_points], added=True).decode()
+        first = dumps({"cursor": delta.cursor, "run": changed})
+        behind = dumps({"new_keys": delta.new_keys, "other_keys": delta.other_keys})
+        return snapshot + _event("delta", f'{first[:-1]},"series":{series},{behind[1:]}', delta.cursor)
 
 
 async def _run_events(context: ReadContext, run_id: bytes, names: list[str], cursor: str) -> AsyncIterator[str]:
@@ -128,7 +127,7 @@ class _ProjectReader:
             changed.update({run_id: None for run_id, state in states.items() if self._states.get(run_id, state) != state})
         self._states = states
         runs = self._context.query.runs_by_key(list(changed))
-        return _event("runs", {"runs": runs}) if runs else None
+        return _event("runs", dumps({"runs": runs})) if runs else None
 
 
 async def _project_events(context: ReadContext, entity: str | None, project: str | None) -> AsyncIterator[str]:

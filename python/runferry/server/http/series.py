@@ -6,6 +6,7 @@ import base64
 import contextlib
 import functools
 import json
+import math
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -14,14 +15,15 @@ from fastapi.responses import StreamingResponse
 
 from runferry import _native
 from runferry.server.http import models
-from runferry.server.http.answers import ApiError, dumps, finite, json_answer
+from runferry.server.http.answers import ApiError, dumps, json_answer, written_answer
 from runferry.server.values import last_value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
+    from runferry._native import Buckets
     from runferry.server.http.context import ReadContext
-    from runferry.server.store.protocol import Buckets, Histogram, Metric
+    from runferry.server.store.protocol import Histogram, Metric
 
 FRAMES_MEDIA_TYPE = "application/vnd.runferry.frames"
 RUN_PATH = "/runs/{entity}/{project}/{id}"
@@ -68,13 +70,10 @@ def series_routes(context: ReadContext) -> APIRouter:
         run_id = await context.run_id(entity, project, id)
         names = checked_keys(context, keys)
 
-        def read() -> dict[str, Any]:
-            cursor = context.store.cursor(run_id)  # first: what arrives in between comes twice, never not at all
-            limit = min(buckets, context.limits.max_buckets, max(1, context.limits.max_answer_buckets // max(1, len(names))))
-            found = context.store.series(run_id, names, buckets=limit, min_step=min_step, max_step=max_step)
-            return {"cursor": cursor, "series": [series_answer(item) for item in found]}
-
-        return json_answer(await context.call(read))
+        history = functools.partial(
+            context.store.history, run_id, names, buckets=shared_buckets(context, buckets, len(names)), min_step=min_step, max_step=max_step
+        )
+        return written_answer(await context.call(lambda: b"{%s}" % _history_members(*history())))
 
     @router.get(RUN_PATH + "/histograms", response_model=models.Histograms, summary="Histograms of one key, evenly thinned")
     async def histograms(  # noqa: PLR0913, PLR0917 - one for each parameter of the query
@@ -131,32 +130,14 @@ def checked_keys(context: ReadContext, keys: list[str]) -> list[str]:
     return names
 
 
-def series_answer(series: Buckets) -> dict[str, Any]:
-    """One series as JSON."""
-    return {
-        "key": series.name,
-        "label": series.label,
-        "raw_points": series.raw_points,
-        "drawn": len(series.count),
-        "exact": series.is_exact,
-        **bucket_lists(series),
-    }
+def shared_buckets(context: ReadContext, buckets: int, series: int) -> int:
+    """How many buckets each of some series gets: those that were asked for, unless all would become too large an answer."""
+    return min(buckets, context.limits.max_buckets, max(1, context.limits.max_answer_buckets // max(1, series)))
 
 
-def bucket_lists(series: Buckets) -> dict[str, Any]:
-    """The lists of a series: one item per bucket."""
-    return {
-        "step_first": series.step_first,
-        "step_last": series.step_last,
-        "time_last_us": series.time_last_us,
-        "count": series.count,
-        "min": finite(series.min),
-        "max": finite(series.max),
-        "mean": finite(series.mean),
-        "last": finite(series.last),
-        "nan_count": series.nan_count,
-        "inf_count": series.inf_count,
-    }
+def _history_members(cursor: str, series: list[Buckets]) -> bytes:
+    """What a history says, as members of a JSON object."""
+    return b'"cursor":%s,"series":%s' % (dumps(cursor).encode(), _native.series_json(series))
 
 
 def _metric(metric: Metric) -> dict[str, Any]:
@@ -222,11 +203,16 @@ def _histograms(found: Iterable[Histogram]) -> Iterator[dict[str, Any]]:
         yield {
             "step": point.step,
             "time_us": point.time_us,
-            "edges": finite(edges),
-            "counts": finite(counts),
+            "edges": _finite(edges),
+            "counts": _finite(counts),
             "nan_count": nan_count,
             "inf_count": inf_count,
         }
+
+
+def _finite(values: list[float]) -> list[float | None]:
+    """Numbers that JSON cannot hold become null."""
+    return [value if math.isfinite(value) else None for value in values]
 
 
 def _next(frames: Iterator[bytes]) -> bytes | None:

@@ -25,7 +25,6 @@ from runferry.server.store.merger import Merger
 from runferry.server.store.protocol import (
     Appended,
     Batch,
-    Buckets,
     Delta,
     Histogram,
     Metric,
@@ -41,6 +40,7 @@ from runferry.server.store.tail import MAX_TAIL_BYTES, RunViews, TailCache, writ
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from runferry._native import Buckets
     from runferry.server.store.sql import Shard
 
 _log = logging.getLogger(__name__)
@@ -306,11 +306,23 @@ class ChunkedStore(abc.ABC):
         Raises:
             DamagedError: A checksum does not fit.
         """
+        return self.history(run_id, names, buckets=buckets, min_step=min_step, max_step=max_step)[1]
+
+    def history(
+        self, run_id: bytes, names: Sequence[str], *, buckets: int, min_step: int | None = None, max_step: int | None = None
+    ) -> tuple[str, list[Buckets]]:
+        """As `series`, and the cursor of what it shows: a `delta` from there may repeat some of it, and leaves nothing out.
+
+        Raises:
+            DamagedError: A checksum does not fit.
+        """
         shard = self._find_shard(run_id)
-        if shard is None:
-            return []
-        with self._views.of(shard, run_id) as (connection, view):
-            return [] if view is None else read.series(connection, view, names, buckets=buckets, window=_window(min_step, max_step))
+        if shard is not None:
+            with self._views.of(shard, run_id) as (connection, view):
+                if view is not None:
+                    series = read.series(connection, view, names, buckets=buckets, window=_window(min_step, max_step))
+                    return _encode_cursor(view.next_seqs), series
+        return self.cursor(run_id), []
 
     def histograms(
         self, run_id: bytes, name: str, *, limit: int, min_step: int | None = None, max_step: int | None = None

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from runferry._native import Buckets
+
 
 class StoreError(Exception):
     """The store could not do what was asked; nothing of it has happened unless `OutcomeUnknownError`."""
@@ -113,26 +115,6 @@ class Metric:
     """The last value as a Python object (a histogram as bytes of docs/format.md section 5)."""
     min: float | None = None
     max: float | None = None
-
-
-@dataclass(slots=True)
-class Buckets:
-    """A series cut into at most the asked number of buckets; one list item per non-empty bucket."""
-
-    name: str
-    label: str
-    raw_points: int = 0
-    is_exact: bool = True
-    step_first: list[int] = field(default_factory=list)
-    step_last: list[int] = field(default_factory=list)
-    time_last_us: list[int] = field(default_factory=list)
-    count: list[int] = field(default_factory=list)
-    min: list[float | None] = field(default_factory=list)
-    max: list[float | None] = field(default_factory=list)
-    mean: list[float | None] = field(default_factory=list)
-    last: list[float | None] = field(default_factory=list)
-    nan_count: list[int] = field(default_factory=list)
-    inf_count: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +245,16 @@ class Store(Protocol):
         self, run_id: bytes, names: Sequence[str], *, buckets: int, min_step: int | None = None, max_step: int | None = None
     ) -> list[Buckets]:
         """One chart per name and label, in the order of `names`; unknown names have none.
+
+        Raises:
+            DamagedError: A checksum does not fit.
+        """
+        ...
+
+    def history(
+        self, run_id: bytes, names: Sequence[str], *, buckets: int, min_step: int | None = None, max_step: int | None = None
+    ) -> tuple[str, list[Buckets]]:
+        """As `series`, and the cursor of what it shows: a `delta` from there may repeat some of it, and leaves nothing out.
 
         Raises:
             DamagedError: A checksum does not fit.

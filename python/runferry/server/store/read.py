@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from runferry import _native
 from runferry.server.store import schema
 from runferry.server.store.append import to_unsigned
-from runferry.server.store.protocol import Buckets, DamagedError, Histogram, Metric, RunTotals, StoreError
+from runferry.server.store.protocol import DamagedError, Histogram, Metric, RunTotals, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from runferry._native import Buckets
     from runferry.server.store.sql import Reading, Shard
     from runferry.server.store.tail import RunView, RunViews
 
@@ -39,6 +40,12 @@ def _prefixed(columns: str) -> str:
 
 
 _HEADS = _prefixed(schema.CHUNK_HEAD_COLUMNS)
+_WITH_AXIS = "LEFT JOIN axis a ON a.run_id = c.run_id AND a.axis_id = c.axis_id AND a.step0 = c.step0"
+_SNAPPED = f"{_HEADS}, a.time1_us, a.sub, NULL, NULL, NULL"
+"""For a chart of statistics: values of few chunks are needed, and asked for then."""
+_IF_NUMBERS = "CASE WHEN c.n_finite + c.n_nan + c.n_inf > 0 THEN"
+_WITH_VALUES = f"{_HEADS[:-4]}{_IF_NUMBERS} c.data END, a.time1_us, a.sub, a.n, a.crc32c, {_IF_NUMBERS} a.data END"
+"""For a chart whose buckets part most chunks: everything at once, but for what has no place on a chart."""
 
 
 def _check(faults: Sequence[str | None], what: str) -> None:
@@ -92,51 +99,23 @@ def series(connection: Reading, view: RunView, names: Sequence[str], *, buckets:
 def _chart(  # noqa: PLR0913, PLR0917 - as `Store.series`, for one of them
     connection: Reading, view: RunView, of: tuple[str, str], key: list[int] | None, buckets: int, window: tuple[int, int]
 ) -> Buckets:
-    heads: list[_Row] = []
-    span = None
+    chunks: list[_Row] = []
+    stored = None
     if key is not None:
         key_id, points, step0, step1 = key
-        span = (step0, step1)
-        sub = "a.sub" if points >= SNAP_POINTS * buckets else "NULL"
-        joined = "LEFT JOIN axis a ON a.run_id = c.run_id AND a.axis_id = c.axis_id AND a.step0 = c.step0"
-        heads = _chunks(connection, view.run_id, key_id, window, f"{_HEADS}, a.time1_us, {sub}", joined)
-        if window[0] <= step0 and step1 <= window[1] and sum(head[4] for head in heads) != points:
-            raise DamagedError(f"run {view.run_id.hex()}, {of[1]!r}: chunks hold other than the {points} points counted")
-        if any(head[19] is None for head in heads):
-            raise DamagedError(f"run {view.run_id.hex()}, {of[1]!r}: the axis of a chunk is missing")
-    try:
-        read = _native.SeriesRead(view.tail, *of, [(head[:19], head[19], head[20] or b"") for head in heads], span, window, max(buckets, 1))
-    except ValueError as error:
-        raise DamagedError(f"run {view.run_id.hex()}, {of[1]!r}: {error}") from error
+        stored = (points, step0, step1)
+        columns = _SNAPPED if points >= SNAP_POINTS * buckets else _WITH_VALUES
+        chunks = _chunks(connection, view.run_id, key_id, window, columns, _WITH_AXIS)
     axes = _Axes(connection, view.run_id)
-    while needed := read.need():
-        chunks = []
-        for index in needed:
-            query = f"SELECT {schema.CHUNK_COLUMNS} FROM chunk WHERE run_id = ? AND key_id = ? AND step0 = ?"
-            row = connection.execute(query, (view.run_id, heads[index][0], heads[index][1])).fetchone()
-            chunks.append((index, row, axes.row(row[3], row[1])))
-        _check(read.feed(chunks), f"run {view.run_id.hex()}, {of[1]!r}")
-    return _to_buckets(of, read.finish())
-
-
-def _to_buckets(of: tuple[str, str], chart: _Row) -> Buckets:
-    raw_points, step_first, step_last, time_last_us, count, (low, high, mean, last), nan_count, inf_count = chart
-    return Buckets(
-        name=of[1],
-        label=of[0],
-        raw_points=raw_points,
-        is_exact=all(points == 1 for points in count),
-        step_first=step_first,
-        step_last=step_last,
-        time_last_us=time_last_us,
-        count=count,
-        min=low,
-        max=high,
-        mean=mean,
-        last=last,
-        nan_count=nan_count,
-        inf_count=inf_count,
-    )
+    query = f"SELECT {schema.CHUNK_COLUMNS} FROM chunk WHERE run_id = ? AND key_id = ? AND step0 = ?"
+    try:
+        read = _native.SeriesRead(view.tail, *of, chunks, stored, window, max(buckets, 1))
+        while needed := read.need():
+            found = [connection.execute(query, (view.run_id, chunks[index][0], chunks[index][1])).fetchone() for index in needed]
+            _check(read.feed([(index, row, axes.row(row[3], row[1])) for index, row in zip(needed, found, strict=True)]), "a chunk")
+    except (ValueError, DamagedError) as error:
+        raise DamagedError(f"run {view.run_id.hex()}, {of[1]!r}: {error}") from error
+    return read.finish()
 
 
 def tail_series(tail: _native.Tail, names: Sequence[str], *, buckets: int) -> list[Buckets]:
@@ -146,7 +125,7 @@ def tail_series(tail: _native.Tail, names: Sequence[str], *, buckets: int) -> li
         for label in sorted(tail.labels(name)):
             read = _native.SeriesRead(tail, label, name, [], None, (MIN_STEP, MAX_STEP), max(buckets, 1))
             read.need()
-            charts.append(_to_buckets((label, name), read.finish()))
+            charts.append(read.finish())
     return charts
 
 

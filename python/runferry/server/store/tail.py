@@ -46,6 +46,8 @@ class RunView:
     rows: int
     chunk_bytes: int
     tail: _native.Tail
+    next_seqs: list[tuple[int, int]]
+    """Of each writer its id and the number it goes on with, in the order they were first seen. The tail may know more, never less."""
 
 
 @dataclass(slots=True)
@@ -83,9 +85,9 @@ class TailCache:
         merges, points, rows, chunk_bytes = row
         cached = self._entry(run_id, merges)
         with cached.lock:
-            self._fill(connection, run_id, cached)
+            next_seqs = self._fill(connection, run_id, cached)
         self._shrink()
-        return RunView(run_id, merges, points, rows, chunk_bytes, cached.tail)
+        return RunView(run_id, merges, points, rows, chunk_bytes, cached.tail, next_seqs)
 
     def _entry(self, run_id: bytes, merges: int) -> _CachedTail:
         with self._lock:
@@ -98,7 +100,8 @@ class TailCache:
                 self._tails[run_id] = made
             return made  # of an older transaction: for this reader alone
 
-    def _fill(self, connection: Reading, run_id: bytes, cached: _CachedTail) -> None:
+    def _fill(self, connection: Reading, run_id: bytes, cached: _CachedTail) -> list[tuple[int, int]]:
+        """Decodes what the tail lacks; returns `RunView.next_seqs`."""
         query = "SELECT writer_id, ordinal, next_seq, merged_seq FROM writer WHERE run_id = ? ORDER BY ordinal"
         writers = connection.execute(query, (run_id,)).fetchall()
         if len(writers) > cached.writers:  # also without frames: their order decides between chunks
@@ -119,6 +122,7 @@ class TailCache:
                 if len(added) < len(page):
                     raise TailTooLargeError(cached.merges)
             cached.next_seqs[writer_id] = next_seq
+        return [(to_unsigned(writer_id), next_seq) for writer_id, _, next_seq, _ in writers]
 
     def _shrink(self) -> None:
         with self._lock:
