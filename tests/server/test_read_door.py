@@ -212,6 +212,15 @@ def test_a_metric_with_any_name_is_found(server: RunningServer, api: httpx.Clien
     assert (series["key"], series["step_first"]) == (name, [0, 1, 2])
 
 
+@pytest.mark.parametrize("path", ["/api/v1/door", "/api/v1/runs", "/api/v1/nothing"])
+def test_an_answer_says_how_many_milliseconds_it_took_to_begin(api: httpx.Client, path: str) -> None:
+    answer = api.get(path)
+
+    name, duration = re.fullmatch(r"(\w+);dur=(\d+\.\d+)", answer.headers["server-timing"]).groups()  # type: ignore[union-attr]  # None fails
+    assert name == "total"
+    assert 0 < float(duration) <= answer.elapsed.total_seconds() * 1e3
+
+
 BAD_REQUESTS = [
     ("/api/v1/runs?filters=%7B", 400, "bad_filter"),
     ("/api/v1/runs?filters=%7B%22x%22%3A1%7D", 400, "bad_filter"),
@@ -273,7 +282,15 @@ def test_the_schema_lists_every_path_of_the_contract(api: httpx.Client) -> None:
 
     run = "/api/v1/runs/{entity}/{project}/{id}"
     of_a_run = {run + rest for rest in ("", "/metrics", "/history", "/histograms", "/scan", "/writers", "/receipts", "/live")}
-    assert set(schema["paths"]) == {"/api/v1/door", "/api/v1/session", "/api/v1/projects", "/api/v1/runs", "/api/v1/live", *of_a_run}
+    assert set(schema["paths"]) == {
+        "/api/v1/door",
+        "/api/v1/session",
+        "/api/v1/projects",
+        "/api/v1/runs",
+        "/api/v1/history",
+        "/api/v1/live",
+        *of_a_run,
+    }
 
 
 @pytest.mark.parametrize("path", ["/api/docs", "/", "/projects/some/page", "/api/v1/door", "/api/v1/nothing"])

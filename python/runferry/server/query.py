@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from runferry.server.store.protocol import Store, WriterState
 
 RunDocument = dict[str, Any]
+RunName = tuple[str, str, str]
+"""Entity, project and id."""
 
 
 class OrderError(ValueError):
@@ -77,14 +79,22 @@ class Query:
 
     def find(self, entity: str, project_name: str, id: str) -> bytes | None:  # noqa: A002 - the field's name everywhere
         """The run's key, or None: there is no such run."""
-        statement = (
-            sa.select(run.c.run_id)
-            .join(project, run.c.project_id == project.c.project_id)
-            .where(project.c.entity == entity, project.c.name == project_name, run.c.id == id)
+        return self.find_all([(entity, project_name, id)]).get((entity, project_name, id))
+
+    def find_all(self, names: Sequence[RunName]) -> dict[RunName, bytes]:
+        """The keys of those that exist, in one statement."""
+        ids: dict[tuple[str, str], list[str]] = {}
+        for entity, project_name, id in names:  # noqa: A001 - the field's name everywhere
+            ids.setdefault((entity, project_name), []).append(id)
+        named = [
+            (project.c.entity == entity) & (project.c.name == project_name) & run.c.id.in_(of_project)
+            for (entity, project_name), of_project in ids.items()
+        ]
+        statement = sa.select(project.c.entity, project.c.name, run.c.id, run.c.run_id).join(
+            project, run.c.project_id == project.c.project_id
         )
         with self._database.read() as connection:
-            found: bytes | None = connection.scalar(statement)
-            return found
+            return {(row[0], row[1], row[2]): row[3] for row in connection.execute(statement.where(sa.or_(*named)))}
 
     def runs(  # noqa: PLR0913 - one for each parameter of the query
         self,

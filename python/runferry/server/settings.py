@@ -57,6 +57,8 @@ class Limits:
     max_buckets: int = 20_000
     max_keys: int = 1_000
     """Series in one answer, at most."""
+    max_runs: int = 200
+    """Runs whose series are in one answer, at most."""
     max_answer_buckets: int = 1_000_000
     """Buckets of all series in one answer, at most."""
     max_http_connections: int = 2_000

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from runferry.server.http.answers import ApiError, GuardedApp, error_answer
 from runferry.server.http.events import event_routes
+from runferry.server.http.history import history_routes
 from runferry.server.http.keyed import KeyedApp
 from runferry.server.http.pages import page_routes
 from runferry.server.http.runs import run_routes
@@ -33,6 +34,7 @@ def read_door(context: ReadContext, *, is_loopback: bool) -> GuardedApp:
     app = FastAPI(title="Runferry read door", version=context.version, openapi_url=None, docs_url=None, redoc_url=None)
     app.include_router(session_routes(context))
     app.include_router(run_routes(context))
+    app.include_router(history_routes(context))
     app.include_router(series_routes(context))
     app.include_router(event_routes(context))
     app.include_router(page_routes(app))

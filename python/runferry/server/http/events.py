@@ -19,7 +19,8 @@ from fastapi.responses import StreamingResponse
 
 from runferry import _native
 from runferry.server.http.answers import dumps
-from runferry.server.http.series import RUN_PATH, checked_keys
+from runferry.server.http.history import checked_keys
+from runferry.server.http.series import RUN_PATH
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -148,6 +148,21 @@ class History(Shape):
     series: list[Series]
 
 
+class RunHistory(History):
+    """The same of one of several runs."""
+
+    entity: str
+    project: str
+    id: str
+
+
+class Histories(Shape):
+    """Series of several runs, in the order in which they were asked for."""
+
+    runs: list[RunHistory]
+    missing: list[str] = Field(description="those that do not exist, as they were asked for")
+
+
 class Histogram(Shape):
     """One logged histogram."""
 

@@ -1,4 +1,4 @@
-"""Routes over the metrics of a run: names, buckets, histograms, exact rows."""
+"""Routes over the metrics of a run: names and last values, histograms, exact rows."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from fastapi.responses import StreamingResponse
 
 from runferry import _native
 from runferry.server.http import models
-from runferry.server.http.answers import ApiError, dumps, json_answer, written_answer
+from runferry.server.http.answers import ApiError, dumps, json_answer
 from runferry.server.values import last_value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
-    from runferry._native import Buckets
     from runferry.server.http.context import ReadContext
     from runferry.server.store.protocol import Histogram, Metric
 
@@ -56,24 +55,6 @@ def series_routes(context: ReadContext) -> APIRouter:
         limit = min(limit, METRICS_A_PAGE)
         page = await context.call(_metric_page, context, run_id, after, limit)
         return json_answer({"metrics": page.shown, "next_cursor": page.next_cursor})
-
-    @router.get(RUN_PATH + "/history", response_model=models.History, summary="Series in buckets, for charts")
-    async def history(  # noqa: PLR0913, PLR0917 - one for each parameter of the query
-        entity: str,
-        project: str,
-        id: str,  # noqa: A002 - the field's name everywhere
-        keys: Annotated[list[str], Query(description="names; repeat the parameter")],
-        buckets: Annotated[int, Query(ge=1)] = 500,
-        min_step: Step = None,
-        max_step: Step = None,
-    ) -> Response:
-        run_id = await context.run_id(entity, project, id)
-        names = checked_keys(context, keys)
-
-        history = functools.partial(
-            context.store.history, run_id, names, buckets=shared_buckets(context, buckets, len(names)), min_step=min_step, max_step=max_step
-        )
-        return written_answer(await context.call(lambda: b"{%s}" % _history_members(*history())))
 
     @router.get(RUN_PATH + "/histograms", response_model=models.Histograms, summary="Histograms of one key, evenly thinned")
     async def histograms(  # noqa: PLR0913, PLR0917 - one for each parameter of the query
@@ -116,28 +97,6 @@ def series_routes(context: ReadContext) -> APIRouter:
         return StreamingResponse(_stream(context, frames, first), media_type=FRAMES_MEDIA_TYPE, headers={"cache-control": "no-store"})
 
     return router
-
-
-def checked_keys(context: ReadContext, keys: list[str]) -> list[str]:
-    """The keys, each once.
-
-    Raises:
-        ApiError: There are too many for one answer.
-    """
-    names = list(dict.fromkeys(keys))
-    if len(names) > context.limits.max_keys:
-        raise ApiError(400, "too_many_keys", f"{len(names)} keys in one request, at most {context.limits.max_keys} are allowed")
-    return names
-
-
-def shared_buckets(context: ReadContext, buckets: int, series: int) -> int:
-    """How many buckets each of some series gets: those that were asked for, unless all would become too large an answer."""
-    return min(buckets, context.limits.max_buckets, max(1, context.limits.max_answer_buckets // max(1, series)))
-
-
-def _history_members(cursor: str, series: list[Buckets]) -> bytes:
-    """What a history says, as members of a JSON object."""
-    return b'"cursor":%s,"series":%s' % (dumps(cursor).encode(), _native.series_json(series))
 
 
 def _metric(metric: Metric) -> dict[str, Any]:
