@@ -102,6 +102,47 @@ def test_a_merge_that_fails_is_tried_again_later() -> None:
     assert merger.due() == [(RUN, False)]
 
 
+def test_what_is_stored_while_a_merge_finds_nothing_is_merged_next() -> None:
+    frames_of = [0, FRAMES]
+    merged = threading.Event()
+
+    def merge(run_id: bytes, is_final: bool) -> int:  # noqa: FBT001 - the merger's callback
+        frames = frames_of.pop(0)
+        if frames == 0:  # between its look at the tables and its return, as while the last frames of a run are being committed
+            merger.stored(RUN, Stored(frames=FRAMES), is_finished=True)
+        else:
+            merger.merged(run_id, 1 << 62, is_final=is_final)
+            merged.set()
+        return frames
+
+    merger = Merger(merge, lambda _: None, _Clock())
+    merger.stored(RUN, Stored(frames=1), is_finished=True)
+    merger.start()
+
+    assert merged.wait(10), "the frames are counted no more, and nobody merges them"
+    merger.close()
+
+
+def test_what_is_stored_while_a_quiet_run_is_released_is_merged_next() -> None:
+    clock = _Clock()
+    released = threading.Event()
+
+    def release(_run_id: bytes) -> None:
+        merger.stored(RUN, Stored(frames=1), is_finished=False)
+        released.set()
+
+    merger = Merger(lambda *_: 0, release, clock)
+    merger.stored(RUN, Stored(frames=1, rows=ROWS), is_finished=False)
+    merger.merged(RUN, 1, is_final=False)
+    clock.now_s += QUIET_S
+    merger.start()
+    assert released.wait(10)
+    merger.close()
+
+    clock.now_s += AGE_S
+    assert merger.due() == [(RUN, False)]
+
+
 def test_a_quiet_run_gives_its_live_tail_up() -> None:
     clock = _Clock()
     released = threading.Event()

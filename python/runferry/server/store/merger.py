@@ -44,6 +44,8 @@ class _Waiting:
     is_released: bool = True
     retry_s: float = 0.0
     failures: int = 0
+    stores: int = 0
+    """How often something was counted."""
 
     def is_due(self, now_s: float) -> bool:
         if now_s < self.retry_s:
@@ -80,6 +82,7 @@ class Merger:
         """Counts what an append added."""
         with self._condition:
             waiting = self._runs.setdefault(run_id, _Waiting())
+            waiting.stores += 1
             waiting.frames += stored.frames
             waiting.rows += stored.rows
             waiting.bytes += stored.bytes
@@ -104,17 +107,29 @@ class Merger:
             if waiting.frames == 0 and is_final:
                 del self._runs[run_id]
 
+    def _stores(self, run_id: bytes) -> int:
+        with self._condition:
+            waiting = self._runs.get(run_id)
+            return 0 if waiting is None else waiting.stores
+
+    def _found_nothing(self, run_id: bytes, stores: int, *, is_final: bool) -> None:
+        """A merge began after so many `stored` and found no frames: the counters ran ahead of the tables, unless more was stored since."""
+        with self._condition:
+            if self._stores(run_id) == stores:
+                self.merged(run_id, 1 << 62, is_final=is_final)
+
     def due(self) -> list[tuple[bytes, bool]]:
         """Runs to be merged now, and whether it is their last merge for the time being."""
         now_s = self._clock()
         with self._condition:
             return [(run_id, waiting.is_finished) for run_id, waiting in self._runs.items() if waiting.is_due(now_s)]
 
-    def _quiet(self) -> list[bytes]:
+    def _quiet(self) -> list[tuple[bytes, int]]:
+        """With how often something was counted for them."""
         now_s = self._clock()
         with self._condition:
             return [
-                run_id
+                (run_id, waiting.stores)
                 for run_id, waiting in self._runs.items()
                 if waiting.frames == 0 and not waiting.is_released and now_s - waiting.changed_s >= QUIET_S
             ]
@@ -133,21 +148,28 @@ class Merger:
                 if self._is_closed:
                     return
             for run_id, is_final in self.due():
-                try:
-                    frames = self._merge(run_id, is_final)
-                    if frames == 0:  # the counters ran ahead of the tables
-                        self.merged(run_id, 1 << 62, is_final=is_final)
-                except BaseException:  # noqa: BLE001 - one run's trouble, a panic of `_native` too, must not end the merges of all
-                    _log.exception("merge of run %s failed; it will be tried again", run_id.hex())
-                    self._failed(run_id)
+                self._merge_one(run_id, is_final=is_final)
                 if self._is_closed:
                     return
-            for run_id in self._quiet():
-                try:
-                    self._release(run_id)
-                except StoreError:
-                    _log.exception("frames of the quiet run %s were not released", run_id.hex())
-                with self._condition:
+            self._release_quiet()
+
+    def _merge_one(self, run_id: bytes, *, is_final: bool) -> None:
+        stores = self._stores(run_id)
+        try:
+            if self._merge(run_id, is_final) == 0:
+                self._found_nothing(run_id, stores, is_final=is_final)
+        except BaseException:  # noqa: BLE001 - one run's trouble, a panic of `_native` too, must not end the merges of all
+            _log.exception("merge of run %s failed; it will be tried again", run_id.hex())
+            self._failed(run_id)
+
+    def _release_quiet(self) -> None:
+        for run_id, stores in self._quiet():
+            try:
+                self._release(run_id)
+            except StoreError:
+                _log.exception("frames of the quiet run %s were not released", run_id.hex())
+            with self._condition:
+                if self._stores(run_id) == stores:
                     self._runs.pop(run_id, None)
 
     def close(self) -> None:
