@@ -54,7 +54,8 @@ def synced(folder: Path, server: RunningServer, run_id: str) -> list[int]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGALRM])
 def test_a_signal_nobody_handles_ends_the_training_as_without_us(server: RunningServer, tmp_path: Path, number: signal.Signals) -> None:
     run_id = number.name.lower()
-    with Trainer(program(run_id), tmp_path, base_url=server.url) as trainer:
+    unhandled = f"signal.signal({int(number)}, signal.SIG_DFL)"  # under nohup a child would be born with SIGHUP ignored
+    with Trainer(program(run_id, before=unhandled), tmp_path, base_url=server.url) as trainer:
         trainer.wait_for("ready")
         trainer.send(number)
         assert trainer.ended()[0] == -number
