@@ -1,7 +1,8 @@
 """The client's side of the read door (`docs/http-api.md`): one GET, answered or refused.
 
-`http.client` is imported at the first request: a training that never asks the server anything pays nothing for it. A key is
-sent only to an address that has answered `GET /api/v1/door` as Runferry in this process, over the same scheme.
+What each `init` asks (is this Runferry, is the key good) is small and asked by the native module, as the sender does. `http.client`,
+which brings 4 MiB of TLS, is imported where a program reads: answers of any length, as they arrive. A key is sent only to an address that
+has answered `GET /api/v1/door` as Runferry in this process, over the same scheme.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from runferry.errors import AuthenticationError, CommError
+from runferry.errors import AuthenticationError, CommError, NotFoundError, NotRunferryError, UnreachableError, UntrustedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,22 +21,6 @@ _UNAUTHORIZED = {401, 403}
 _OK = 200
 _NOT_FOUND = 404
 _MESSAGE_MAX_BYTES = 64 << 10
-
-
-class NotFoundError(CommError):
-    """The server has no such thing; the text says what."""
-
-
-class UnreachableError(CommError):
-    """No connection, or no answer in time: the server may come up later."""
-
-
-class NotRunferryError(CommError):
-    """Something answers at the address, and it is no Runferry server."""
-
-
-class UntrustedError(CommError):
-    """The server's certificate is not to be believed; nothing was sent."""
 
 
 class Server:
@@ -73,11 +58,9 @@ class Server:
             UntrustedError: Its certificate is not to be believed.
             NotRunferryError: Another service answers.
         """
+        status, _, body = self._ask("/api/v1/door", key=None, timeout_s=timeout_s)
         try:
-            with self._open("/api/v1/door", None, key=None, timeout_s=timeout_s) as response:
-                door = _json(response.read(_MESSAGE_MAX_BYTES)) if response.status == _OK else None
-        except (UnreachableError, UntrustedError):
-            raise
+            door = _json(body) if status == _OK else None
         except CommError:
             door = None
         if not isinstance(door, dict) or door.get("service") != "runferry":
@@ -111,8 +94,14 @@ class Server:
             AuthenticationError: Nothing, or not `scope` ("read" or "write").
             CommError: Whatever else `get` raises.
         """
-        session = self.get(["session"], timeout_s=timeout_s)
-        scopes = session.get("scopes")
+        if self._api_key is not None and not self._is_runferry:
+            self.door(timeout_s=timeout_s)
+        path = "/api/v1/session"
+        status, reason, body = self._ask(path, key=self._api_key, timeout_s=timeout_s)
+        if status != _OK:
+            raise self._refusal(path, status, reason, body)
+        session = _json(body)
+        scopes = session.get("scopes") if isinstance(session, dict) else None
         if isinstance(scopes, list) and scope not in scopes:
             raise AuthenticationError(f"{self.base_url} refuses the key: {session.get('name')} may not {scope}")
 
@@ -126,8 +115,15 @@ class Server:
         url_path = "/api/v1/" + "/".join(quote(part, safe="") for part in path)
         with self._open(url_path, query, key=self._api_key, timeout_s=timeout_s) as response:
             if response.status != _OK:
-                raise self._refusal(url_path, response)
+                raise self._refusal(url_path, response.status, response.reason, _start_of(response))
             yield response
+
+    def _ask(self, path: str, *, key: str | None, timeout_s: float | None) -> tuple[int, str, bytes]:
+        """Status, its name and the body of a short answer."""
+        from runferry import _native  # noqa: PLC0415 - 5 ms that `import runferry` shall not cost
+
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        return _native.ask(self.base_url, path, api_key=key, ca_file=self._ca_file, timeout_s=timeout_s)
 
     @contextmanager
     def _open(self, path: str, query: Mapping[str, Any] | None, *, key: str | None, timeout_s: float | None) -> Iterator[HTTPResponse]:
@@ -171,25 +167,32 @@ class Server:
             raise UntrustedError(f"no authorities can be read from {self._ca_file}: {_cause(error)}") from error
         return HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout_s, context=context)
 
-    def _refusal(self, path: str, response: HTTPResponse) -> CommError:
+    def _refusal(self, path: str, status: int, reason: str, body: bytes) -> CommError:
         try:
-            answer = _json(response.read(_MESSAGE_MAX_BYTES))
-        except (OSError, CommError):
+            answer = _json(body)
+        except CommError:
             answer = None
         told = answer.get("error") if isinstance(answer, dict) else None
         text = told.get("message") if isinstance(told, dict) else None
-        if response.status == _NOT_FOUND:
+        if status == _NOT_FOUND:
             if text is None:
                 return NotRunferryError(f"{self.base_url} does not know {path}: is it a Runferry server?")
             return NotFoundError(f"{text} ({self.base_url})")
-        if response.status in _UNAUTHORIZED:
+        if status in _UNAUTHORIZED:
             if self._is_withheld:
                 return AuthenticationError(
                     f"{self.base_url} wants a key, and http would show it to anybody on the way: use https "
                     "(RUNFERRY_INSECURE_KEY=1 sends it all the same)"
                 )
-            return AuthenticationError(f"{self.base_url} refuses the key: {text or response.reason}")
-        return CommError(f"{self.base_url}{path} answers {response.status}: {text or response.reason}")
+            return AuthenticationError(f"{self.base_url} refuses the key: {text or reason}")
+        return CommError(f"{self.base_url}{path} answers {status}: {text or reason}")
+
+
+def _start_of(response: HTTPResponse) -> bytes:
+    try:
+        return response.read(_MESSAGE_MAX_BYTES)
+    except OSError:
+        return b""
 
 
 def _look_up(host: str, port: int, timeout_s: float | None) -> None:

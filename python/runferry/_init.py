@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -259,6 +258,8 @@ def _root(root_dir: str) -> str:
         if not os.access(wanted, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
+        import tempfile  # noqa: PLC0415 - 10 ms for what hardly ever happens
+
         fallback = Path(tempfile.gettempdir()).absolute() / f"runferry-{os.getuid()}" / "runferry"
         try:
             fallback.mkdir(parents=True, exist_ok=True, mode=0o700)

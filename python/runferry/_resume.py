@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from runferry import _term
 from runferry._access import server_of
-from runferry._http import NotFoundError, Server, UnreachableError, UntrustedError
-from runferry.errors import AuthenticationError, CommError, UsageError
+from runferry.errors import AuthenticationError, CommError, NotFoundError, UnreachableError, UntrustedError, UsageError
 
 if TYPE_CHECKING:
+    from runferry._http import Server
     from runferry.settings import Settings
 
 PROBE_TIMEOUT_S = 1.0

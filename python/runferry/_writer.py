@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import secrets
 import sys
 import time
 from dataclasses import dataclass, field
@@ -164,7 +163,7 @@ class DisabledWriter:
         self.ignored_rows = 0
         self.is_ending = False
         """Set where the process ends: a call after `finish` is no error then."""
-        self.writer_id = secrets.randbits(63) | 1
+        self.writer_id = int.from_bytes(os.urandom(8), "little") >> 1 | 1
         self.journal_dir = ""
 
     def log(self, data: dict[str, Any], step: int | None = None, commit: bool | None = None) -> None:  # noqa: ARG002, FBT001

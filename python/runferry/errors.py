@@ -3,7 +3,11 @@
 ```text
 Error
 ├── CommError                 the server did not answer, or answered with an error
-│   └── AuthenticationError   it wants a key, or refuses the one it got
+│   ├── AuthenticationError   it wants a key, or refuses the one it got
+│   ├── NotFoundError         it has no such thing
+│   ├── NotRunferryError      something else answers at the address
+│   ├── UnreachableError      nobody answers, yet
+│   └── UntrustedError        its certificate is not to be believed
 ├── UsageError                the call is wrong: change the program
 │   └── UnsupportedError      the call is right in the W&B SDK, Runferry does not do it yet
 ├── JournalError              the local journal cannot be opened or written
@@ -34,6 +38,22 @@ class CommError(Error):
 
 class AuthenticationError(CommError):
     """The server wants an API key or refuses the one given. Retrying does not help."""
+
+
+class NotFoundError(CommError):
+    """The server has no such thing; the text says what."""
+
+
+class NotRunferryError(CommError):
+    """Something answers at the address, and it is no Runferry server."""
+
+
+class UnreachableError(CommError):
+    """No connection, or no answer in time: the server may come up later."""
+
+
+class UntrustedError(CommError):
+    """The server's certificate is not to be believed; nothing was sent."""
 
 
 class UsageError(Error):

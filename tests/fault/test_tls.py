@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import runferry
-from runferry._http import UntrustedError
+from runferry.errors import UntrustedError
 
 from tests.support.certificates import Authority
 from tests.support.keys import add_key

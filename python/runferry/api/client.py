@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from runferry._access import server_of
-from runferry._http import NotFoundError
 from runferry.api.run import Run
 from runferry.api.runs import Runs
-from runferry.errors import UsageError
+from runferry.errors import NotFoundError, UsageError
 from runferry.settings import resolve
 
 if TYPE_CHECKING:

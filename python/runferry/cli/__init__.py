@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from runferry import __version__
 from runferry.cli import export, journal, login, runs, server, status, sync, verify
-from runferry.errors import CommError, Error, UsageError
+from runferry.errors import CommError, Error, NotRunferryError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,8 +66,6 @@ def _guarded(asked: argparse.Namespace) -> int:
     except UsageError as error:
         return _say(error, WRONG_USAGE)
     except CommError as error:
-        from runferry._http import NotRunferryError, UnreachableError  # noqa: PLC0415 - only to tell why
-
         return _say(error, UNREACHABLE if isinstance(error, (UnreachableError, NotRunferryError)) else PROBLEM)
     except (Error, OSError) as error:
         return _say(error, PROBLEM)

@@ -4,6 +4,7 @@
 //! `rf-sync` (fdatasync) and `rf-send` (journal to server). Only here do "written" and "acked" meet.
 
 pub mod adopt;
+pub mod ask;
 pub mod batch;
 pub mod clock;
 mod credentials;

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use runferry_engine::StartError;
 
-fn exception(py: Python<'_>, name: &str, text: String) -> PyErr {
+pub(crate) fn exception(py: Python<'_>, name: &str, text: String) -> PyErr {
     let class = py.import("runferry.errors").and_then(|module| module.getattr(name));
     match class.and_then(|class| class.call1((text,))) {
         Ok(exception) => PyErr::from_value(exception),

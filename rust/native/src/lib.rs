@@ -1,5 +1,6 @@
 //! runferry._native: the Python binding. Conversion only.
 
+mod ask;
 mod call;
 mod charts;
 mod direct;
@@ -27,6 +28,8 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     use super::{Bound, PyModule, PyResult};
+    #[pymodule_export]
+    use crate::ask::ask;
     #[pymodule_export]
     use crate::charts::{Buckets, SeriesRead, series_json};
     #[pymodule_export]

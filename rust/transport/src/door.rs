@@ -3,27 +3,19 @@
 //! The user knows one address, that of the dashboard. `GET <address>/api/v1/door` (docs/http-api.md) says on which port
 //! frames are taken, and that it is Runferry at all: whatever else listens there gets neither key nor frame. It is
 //! asked anew before each connect, so a server that moved or came up late is found.
-//!
-//! One request over one HTTP/1.1 connection. Nothing is followed, redirects included; the answer is bounded in bytes and
-//! time, for what answers may be anything.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::header::{ACCEPT, CONNECTION, HOST, LOCATION, RETRY_AFTER, USER_AGENT};
-use hyper::{Request, Response, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper::StatusCode;
+use hyper::header::{LOCATION, RETRY_AFTER};
 
 use crate::connection::PROTOCOL;
-use crate::dial::{self, Dial};
-use crate::error::{RetryCause, TransportError, chain};
+use crate::dial::Dial;
+use crate::error::{RetryCause, TransportError};
 use crate::hostile;
+use crate::question::{self, Target, unbracketed};
 
-/// Most bytes of an answer, and of its headers.
-const ANSWER_BYTES: usize = 64 << 10;
 /// Path of the door below the user's address.
 const DOOR_PATH: &str = "/api/v1/door";
 
@@ -53,22 +45,8 @@ impl Door {
     /// - `Incompatible`: Runferry answered, of another protocol.
     /// - `Retry`: nobody answered, or a server or proxy that says it cannot now.
     pub async fn ask<D: Dial>(dial: &D, address: &str, timeout: Duration) -> Result<Self, TransportError> {
-        let target = Target::parse(address)?;
-        if target.is_secure != D::IS_SECURE {
-            let reason =
-                if target.is_secure { "https is asked over TLS only" } else { "http is asked without TLS only" };
-            return Err(TransportError::BadAddress { address: address.into(), reason: reason.into() });
-        }
-        let connecting = dial.dial(target.lookup_name(), target.port, timeout).await;
-        let stream = connecting.map_err(|error| dial::failed(address, &error))?;
-        match tokio::time::timeout(timeout, target.exchange(stream)).await {
-            Ok(Ok((head, body))) => read_answer(&target, &head, &body),
-            Ok(Err(error)) => Err(error),
-            Err(_elapsed) => {
-                let reason = format!("no answer from {address} within {:.1} s", timeout.as_secs_f64());
-                Err(TransportError::retry(RetryCause::TimedOut, reason))
-            }
-        }
+        let (target, head, body) = question::exchange(dial, address, DOOR_PATH, None, timeout).await?;
+        read_answer(&target, &head, &body)
     }
 
     /// Its host as the resolver wants it.
@@ -86,117 +64,6 @@ impl Door {
         let name = self.lookup_name();
         self.has_tls || name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     }
-}
-
-/// The user's address, taken apart.
-#[derive(Debug, PartialEq, Eq)]
-struct Target {
-    address: String,
-    /// IPv6 in brackets.
-    host: String,
-    port: u16,
-    /// `https`
-    is_secure: bool,
-    /// Without a slash at the end; empty for none.
-    prefix: String,
-}
-
-impl Target {
-    fn parse(address: &str) -> Result<Self, TransportError> {
-        let bad = |reason: &str| TransportError::BadAddress { address: address.into(), reason: reason.into() };
-        let uri: Uri = address.trim().parse().map_err(|error| bad(&format!("{error}")))?;
-        let is_secure = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            Some(other) => return Err(bad(&format!("it must begin with http:// or https://, not {other}://"))),
-            None => return Err(bad("it must begin with http:// or https://")),
-        };
-        let authority = uri.authority().ok_or_else(|| bad("it names no host"))?;
-        if authority.as_str().contains('@') {
-            return Err(bad("it must not hold a user name; keys are given apart from the address"));
-        }
-        if uri.query().is_some() || address.contains('#') {
-            return Err(bad("it must end with the path"));
-        }
-        let host = hostile::host(authority.host()).ok_or_else(|| bad("the host is neither a name nor an address"))?;
-        let has_port = authority.as_str().len() > authority.host().len();
-        let port = match authority.port_u16() {
-            Some(port) if port > 0 => port,
-            None if !has_port => {
-                if is_secure {
-                    443
-                } else {
-                    80
-                }
-            }
-            _ => return Err(bad("the port must be 1 to 65535")),
-        };
-        let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { address: address.into(), host: host.into(), port, is_secure, prefix })
-    }
-
-    /// The host as the resolver wants it.
-    fn lookup_name(&self) -> &str {
-        unbracketed(&self.host)
-    }
-
-    fn not_runferry(&self, reason: impl Into<String>) -> TransportError {
-        TransportError::NotRunferry { address: self.address.clone(), reason: reason.into() }
-    }
-
-    /// One request and its whole answer.
-    async fn exchange(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    ) -> Result<(hyper::http::response::Parts, Bytes), TransportError> {
-        let request = Request::get(format!("{}{DOOR_PATH}", self.prefix))
-            .header(HOST, format!("{}:{}", self.host, self.port))
-            .header(USER_AGENT, concat!("runferry/", env!("CARGO_PKG_VERSION")))
-            .header(ACCEPT, "application/json")
-            .header(CONNECTION, "close")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| TransportError::BadAddress {
-                address: self.address.clone(),
-                reason: hostile::text(&chain(&error)),
-            })?;
-
-        let handshake = hyper::client::conn::http1::Builder::new()
-            .max_buf_size(ANSWER_BYTES)
-            .handshake::<_, Empty<Bytes>>(TokioIo::new(stream));
-        let (mut sender, connection) = handshake.await.map_err(|error| self.failed(&error))?;
-        let answering = async {
-            let (head, body) =
-                sender.send_request(request).await.map_err(|error| self.failed(&error)).map(Response::into_parts)?;
-            let body = Limited::new(body, ANSWER_BYTES).collect().await.map_err(|error| {
-                match error.downcast_ref::<hyper::Error>() {
-                    Some(error) => self.failed(error),
-                    None => self.not_runferry(format!("its answer is longer than {ANSWER_BYTES} bytes")),
-                }
-            })?;
-            Ok((head, body.to_bytes()))
-        };
-        tokio::pin!(answering);
-        tokio::select! {
-            // Polled first: the end of the connection must not hide an answer that is complete.
-            biased;
-            answer = &mut answering => answer,
-            _ended = connection => answering.await, // has its reason from the connection
-        }
-    }
-
-    /// What an error of the HTTP library says about who is there.
-    fn failed(&self, error: &hyper::Error) -> TransportError {
-        let reason = hostile::text(&chain(error));
-        if error.is_parse() || error.is_parse_status() {
-            return self.not_runferry(format!("it does not speak HTTP ({reason})"));
-        }
-        // A port that closes without a word may be a server on its way up or down.
-        TransportError::retry(RetryCause::Lost, format!("{}: {reason}", self.address))
-    }
-}
-
-fn unbracketed(host: &str) -> &str {
-    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// What the answer says. `head` and `body` may be anything.
@@ -262,6 +129,7 @@ fn read_answer(target: &Target, head: &hyper::http::response::Parts, body: &[u8]
 
 #[cfg(test)]
 mod tests {
+    use hyper::Response;
     use proptest::prelude::*;
 
     use super::*;
@@ -274,44 +142,6 @@ mod tests {
         }
         let (head, ()) = response.body(()).expect("a response").into_parts();
         read_answer(&target, &head, body.as_bytes())
-    }
-
-    #[test]
-    fn an_address_has_host_port_and_prefix() {
-        for (address, host, port, prefix) in [
-            ("http://localhost:7070", "localhost", 7070, ""),
-            ("http://localhost:7070/", "localhost", 7070, ""),
-            (" http://tracker.example.org ", "tracker.example.org", 80, ""),
-            ("http://[::1]:7070/team/a/", "[::1]", 7070, "/team/a"),
-        ] {
-            let target = Target::parse(address).expect(address);
-
-            assert_eq!((target.host.as_str(), target.port, target.prefix.as_str()), (host, port, prefix));
-        }
-        assert_eq!(Target::parse("http://[::1]:7070").expect("an address").lookup_name(), "::1");
-    }
-
-    #[test]
-    fn a_bad_address_says_what_is_wrong_with_it() {
-        for (address, words) in [
-            ("ftp://tracker", "must begin with http://"),
-            ("tracker:7070", "must begin with http://"),
-            ("tracker", "must begin with http://"),
-            ("", "empty"),
-            ("http://", ""),
-            ("http://key@tracker:7070", "user name"),
-            ("http://tracker:0", "port"),
-            ("http://tracker:70700", "port"),
-            ("http://tracker:7070/?a=b", "path"),
-            ("http://tracker:7070/#top", "path"),
-            ("http://tra cker:7070", ""),
-        ] {
-            let Err(TransportError::BadAddress { reason, .. }) = Target::parse(address) else {
-                panic!("{address:?} was taken")
-            };
-
-            assert!(reason.contains(words), "{address:?}: {reason}");
-        }
     }
 
     #[test]
@@ -421,13 +251,6 @@ mod tests {
         fn any_answer_is_read_or_refused(status in 100_u16..600, body in ".{0,200}") {
             if let Ok(door) = answer(status, &[], &body) {
                 prop_assert!(door.write_port > 0);
-            }
-        }
-
-        #[test]
-        fn any_address_is_parsed_or_refused(address in ".{0,80}") {
-            if let Ok(target) = Target::parse(&address) {
-                prop_assert!(target.port > 0);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! One connection to one server: where it is, what may be sent, what the answers mean. No disk, no threads.
 //!
 //! The engine's thread `rf-send` owns everything here and drives it on its own single-threaded tokio runtime. What needs
-//! the network is async and small ([`dial`], [`door`], [`connection`]); what decides is plain code that is handed time and
+//! the network is async and small ([`dial`], [`question`], [`door`], [`connection`]); what decides is plain code that is handed time and
 //! randomness, so its tests neither wait nor mock ([`session`], [`window`], [`retry`], [`error`]).
 //!
 //! # Order of a connection
@@ -22,6 +22,7 @@ pub mod door;
 pub mod error;
 mod hostile;
 pub mod proto;
+pub mod question;
 pub mod retry;
 pub mod session;
 pub mod tls;
@@ -33,6 +34,7 @@ pub use dial::{Dial, Tcp};
 pub use door::Door;
 pub use error::{RetryCause, TransportError};
 pub use proto::Beat;
+pub use question::Reply;
 pub use retry::{Backoff, Pause};
 pub use session::{Due, FrameSize, GapCause, Reaction, Resume, Session, Verdict};
 pub use tls::{Secure, Tongue, Trust};
