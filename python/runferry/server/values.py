@@ -21,12 +21,11 @@ LEFT_OUT = "_left_out"
 """Stands in a summary for the metrics that have no place in it: how many."""
 
 
-def last_value(metric: Metric) -> Any:
+def last_value(kind: str, last: object) -> Any:
     """The last value of a series as JSON; a histogram in W&B's form, a value that could not be kept as its text."""
-    last = metric.last
-    if metric.kind == "histogram" and isinstance(last, bytes):
+    if kind == "histogram" and isinstance(last, bytes):
         return histogram_value(last)
-    if metric.kind == "marker" and isinstance(last, list | tuple) and len(last) == 2:  # noqa: PLR2004 - type and text
+    if kind == "marker" and isinstance(last, list | tuple) and len(last) == 2:  # noqa: PLR2004 - type and text
         return str(last[1])
     return json_value(last)
 
@@ -57,7 +56,7 @@ def last_summary(metrics: Sequence[Metric], beyond: int = 0) -> dict[str, Any]:
     for name, metric in sorted(furthest.items()):
         if metric.kind == "null":
             continue
-        value = last_value(metric)
+        value = last_value(metric.kind, metric.last)
         name_bytes = len(json.dumps(name)) + _BETWEEN_BYTES
         size_bytes = name_bytes + (len(json.dumps(value)) if isinstance(value, str | list | dict) else _NUMBER_BYTES)
         if size_bytes > left_bytes:

@@ -18,5 +18,6 @@ pub mod merge;
 pub mod pack;
 pub mod scan;
 pub mod stats;
+pub mod summary;
 pub mod sums;
 pub mod table;

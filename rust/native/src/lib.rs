@@ -12,6 +12,7 @@ mod histogram;
 mod journals;
 mod long_call;
 mod memory;
+mod metrics;
 mod numpy;
 mod receipts;
 mod row;
@@ -41,9 +42,11 @@ mod _native {
     #[pymodule_export]
     use crate::journals::{Follower, journal_frames, journal_fsck, journal_list, local_last_step, sync};
     #[pymodule_export]
+    use crate::metrics::Metrics;
+    #[pymodule_export]
     use crate::receipts::{StoredSums, journal_receipt, sums_together};
     #[pymodule_export]
-    use crate::store::{Merge, Scan, Tail, cell_value, verify_chunks};
+    use crate::store::{Merge, Scan, Tail, verify_chunks};
     #[pymodule_export]
     use crate::writer::Writer;
     use pyo3::prelude::*;

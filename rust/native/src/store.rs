@@ -120,18 +120,16 @@ pub(crate) fn axis_row((axis_id, step0, time1_us, n, sub, crc32c, data): PythonA
     AxisRow { axis_id, step0, time1_us, n, sub: sub.to_vec(), crc32c, data: data.to_vec() }
 }
 
-/// The value behind `last` or `first` of a chunk, with the name of its kind.
-#[pyfunction]
-pub(crate) fn cell_value<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<(&'static str, Bound<'py, PyAny>)> {
-    let cell = Cell::from_bytes(bytes).ok_or_else(|| PyValueError::new_err("not a stored value"))?;
+/// A value with the name of its kind.
+pub(crate) fn cell_to_python<'py>(py: Python<'py>, cell: &Cell) -> PyResult<(&'static str, Bound<'py, PyAny>)> {
     Ok(match cell {
         Cell::Null => ("null", py.None().into_bound(py)),
-        Cell::F64(value) => ("number", value.into_pyobject(py)?.into_any()),
-        Cell::I64(value) => ("number", value.into_pyobject(py)?.into_any()),
-        Cell::Bool(value) => ("bool", value.into_pyobject(py)?.to_owned().into_any()),
+        Cell::F64(value) => ("number", (*value).into_pyobject(py)?.into_any()),
+        Cell::I64(value) => ("number", (*value).into_pyobject(py)?.into_any()),
+        Cell::Bool(value) => ("bool", (*value).into_pyobject(py)?.to_owned().into_any()),
         Cell::Str(value) => ("string", value.into_pyobject(py)?.into_any()),
-        Cell::Hist(value) => ("histogram", PyBytes::new(py, &value).into_any()),
-        Cell::Json(value) => match Doc::decode(&value) {
+        Cell::Hist(value) => ("histogram", PyBytes::new(py, value).into_any()),
+        Cell::Json(value) => match Doc::decode(value) {
             Ok(doc) => ("json", doc_to_python(py, &doc)?),
             Err(MsgpackError::TooMany(most)) => {
                 ("marker", ("json", format!("a value of more than {most} parts")).into_pyobject(py)?.into_any())
@@ -170,9 +168,6 @@ impl Tail {
         reader(&self.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
-
-/// `(label, name, values, step0, step1, min, max, writer ordinal of the last, last)` of a series.
-type TailMetric<'py> = (String, String, usize, i64, i64, Option<f64>, Option<f64>, u32, Bound<'py, PyBytes>);
 
 #[pymethods]
 impl Tail {
@@ -244,41 +239,6 @@ impl Tail {
     /// How many metrics there are, each label its own.
     fn metric_count(&self) -> usize {
         self.read(|table| table.series().iter().filter(|series| series.role == Role::Metric).count())
-    }
-
-    /// One summary per metric, each step counted once, in the order of `(name, label)`: of those behind `after` the first `limit`.
-    fn metrics<'py>(&self, py: Python<'py>, after: Option<(String, String)>, limit: usize) -> Vec<TailMetric<'py>> {
-        let found: Vec<_> = py.detach(|| {
-            self.read(|table| {
-                let after = after.as_ref().map(|(name, label)| (name.as_str(), label.as_str()));
-                let mut wanted: Vec<(&str, &str, usize)> = table
-                    .series()
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, series)| series.role == Role::Metric)
-                    .map(|(number, series)| (series.name.as_str(), series.label.as_str(), number))
-                    .filter(|(name, label, _)| after.is_none_or(|after| (*name, *label) > after))
-                    .collect();
-                if limit < wanted.len() {
-                    wanted.select_nth_unstable(limit);
-                    wanted.truncate(limit);
-                }
-                wanted.sort_unstable();
-                let summaries = wanted.into_iter().filter_map(|(name, label, number)| {
-                    let flat = table.flatten(number, Window::ALL);
-                    let (first, last) = (*flat.rows.first()?, *flat.rows.last()?);
-                    let stats = Stats::of(&flat.cells, 0, flat.cells.len());
-                    let value = flat.cells.get(flat.cells.len() - 1)?.to_bytes();
-                    let span = (table.step(first), table.step(last));
-                    Some((label.to_owned(), name.to_owned(), flat.rows.len(), span, stats, table.owner(last), value))
-                });
-                summaries.collect()
-            })
-        });
-        let summary = |(label, name, count, (step0, step1), stats, owner, value): (_, _, _, _, Stats, _, Vec<u8>)| {
-            (label, name, count, step0, step1, stats.min(), stats.max(), owner, PyBytes::new(py, &value))
-        };
-        found.into_iter().map(summary).collect()
     }
 
     /// Distinct rows, points and the last step of all rows (None: no row). A metric's equal steps count once.

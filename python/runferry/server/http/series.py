@@ -15,14 +15,14 @@ from fastapi.responses import StreamingResponse
 
 from runferry import _native
 from runferry.server.http import models
-from runferry.server.http.answers import ApiError, dumps, json_answer
+from runferry.server.http.answers import ApiError, dumps, json_answer, written_answer
 from runferry.server.values import last_value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
     from runferry.server.http.context import ReadContext
-    from runferry.server.store.protocol import Histogram, Metric
+    from runferry.server.store.protocol import Histogram
 
 FRAMES_MEDIA_TYPE = "application/vnd.runferry.frames"
 RUN_PATH = "/runs/{entity}/{project}/{id}"
@@ -54,7 +54,7 @@ def series_routes(context: ReadContext) -> APIRouter:
             )
         limit = min(limit, METRICS_A_PAGE)
         page = await context.call(_metric_page, context, run_id, after, limit)
-        return json_answer({"metrics": page.shown, "next_cursor": page.next_cursor})
+        return written_answer(b'{"metrics":[%s],"next_cursor":%s}' % (page.shown, dumps(_cursor_of(page.last)).encode()))
 
     @router.get(RUN_PATH + "/histograms", response_model=models.Histograms, summary="Histograms of one key, evenly thinned")
     async def histograms(  # noqa: PLR0913, PLR0917 - one for each parameter of the query
@@ -99,26 +99,11 @@ def series_routes(context: ReadContext) -> APIRouter:
     return router
 
 
-def _metric(metric: Metric) -> dict[str, Any]:
-    return {
-        "name": metric.name,
-        "label": metric.label,
-        "kind": "string" if metric.kind == "marker" else metric.kind,
-        "points": metric.points,
-        "first_step": metric.first_step,
-        "last_step": metric.last_step,
-        "last": last_value(metric),
-    }
-
-
 class _MetricPage(NamedTuple):
-    shown: list[dict[str, Any]]
+    shown: bytes
+    """Metrics as JSON, with commas between them."""
     last: tuple[str, str] | None
     """Name and label of the last of a full page."""
-
-    @property
-    def next_cursor(self) -> str | None:
-        return None if self.last is None else base64.urlsafe_b64encode(dumps(self.last).encode()).decode().rstrip("=")
 
 
 def _metric_of(cursor: str) -> tuple[str, str]:
@@ -137,19 +122,29 @@ def _metric_of(cursor: str) -> tuple[str, str]:
 
 
 def _metric_page(context: ReadContext, run_id: bytes, after: tuple[str, str] | None, limit: int) -> _MetricPage:
-    found = context.store.metrics(run_id, after=after, limit=limit)
-    last = (found[-1].name, found[-1].label) if len(found) == limit else None
-    return _MetricPage([_metric(metric) for metric in found], last)
+    found = context.store.metric_page(run_id, after=after, limit=limit)
+    if found is None:
+        return _MetricPage(b"", None)
+    return _MetricPage(found.json(_shown)[1:-1], found.last_name() if len(found) == limit else None)
 
 
-async def _all_metrics(context: ReadContext, run_id: bytes, page: _MetricPage) -> AsyncIterator[str]:
+def _shown(kind: str, value: object) -> tuple[str, str]:
+    """Kind and JSON of a last value that is more than a number or a text."""
+    return ("string" if kind == "marker" else kind), dumps(last_value(kind, value))
+
+
+def _cursor_of(last: tuple[str, str] | None) -> str | None:
+    return None if last is None else base64.urlsafe_b64encode(dumps(last).encode()).decode().rstrip("=")
+
+
+async def _all_metrics(context: ReadContext, run_id: bytes, page: _MetricPage) -> AsyncIterator[bytes]:
     """One answer in pages: a run may have a million names, and neither a thread nor the memory is theirs alone."""
-    yield '{"metrics":[' + dumps(page.shown)[1:-1]
+    yield b'{"metrics":[' + page.shown
     while page.last is not None:
         page = await context.call(_metric_page, context, run_id, page.last, METRICS_A_PAGE)
         if page.shown:
-            yield "," + dumps(page.shown)[1:-1]
-    yield "]}"
+            yield b"," + page.shown
+    yield b"]}"
 
 
 def _histograms(found: Iterable[Histogram]) -> Iterator[dict[str, Any]]:

@@ -40,7 +40,7 @@ from runferry.server.store.tail import MAX_TAIL_BYTES, RunViews, TailCache, writ
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from runferry._native import Buckets
+    from runferry._native import Buckets, Metrics
     from runferry.server.store.sql import Shard
 
 _log = logging.getLogger(__name__)
@@ -274,11 +274,16 @@ class ChunkedStore(abc.ABC):
 
     def metrics(self, run_id: bytes, *, after: tuple[str, str] | None = None, limit: int | None = None) -> list[Metric]:
         """The series of a run by name and label, in the order of code points: those behind `after`, at most `limit` of them."""
+        found = self.metric_page(run_id, after=after, limit=limit)
+        return [] if found is None else [Metric(*row) for row in found.rows()]
+
+    def metric_page(self, run_id: bytes, *, after: tuple[str, str] | None = None, limit: int | None = None) -> Metrics | None:
+        """As `metrics`, as what writes itself as JSON; None: there is no such run."""
         shard = self._find_shard(run_id)
         if shard is None:
-            return []
+            return None
         with self._views.of(shard, run_id) as (connection, view):
-            return [] if view is None else read.metrics(connection, view, after, limit)
+            return None if view is None else read.metrics(connection, view, after, limit)
 
     def metric_count(self, run_id: bytes) -> int:
         """How many series a run has; those that wait to be merged are counted as far as there are more of them than merged ones."""

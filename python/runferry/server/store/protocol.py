@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from runferry._native import Buckets
+    from runferry._native import Buckets, Metrics
 
 
 class StoreError(Exception):
@@ -223,6 +223,10 @@ class Store(Protocol):
 
     def metrics(self, run_id: bytes, *, after: tuple[str, str] | None = None, limit: int | None = None) -> list[Metric]:
         """The series of a run by name and label, in the order of code points: those behind `after`, at most `limit` of them."""
+        ...
+
+    def metric_page(self, run_id: bytes, *, after: tuple[str, str] | None = None, limit: int | None = None) -> Metrics | None:
+        """As `metrics`, as what writes itself as JSON; None: there is no such run."""
         ...
 
     def metric_count(self, run_id: bytes) -> int:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from runferry import _native
 from runferry.server.store import schema
-from runferry.server.store.append import to_unsigned
-from runferry.server.store.protocol import DamagedError, Histogram, Metric, RunTotals, StoreError
+from runferry.server.store.protocol import DamagedError, Histogram, RunTotals, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -113,7 +112,7 @@ def _chart(  # noqa: PLR0913, PLR0917 - as `Store.series`, for one of them
         while needed := read.need():
             found = [connection.execute(query, (view.run_id, chunks[index][0], chunks[index][1])).fetchone() for index in needed]
             _check(read.feed([(index, row, axes.row(row[3], row[1])) for index, row in zip(needed, found, strict=True)]), "a chunk")
-    except (ValueError, DamagedError) as error:
+    except (ValueError, OverflowError, DamagedError) as error:
         raise DamagedError(f"run {view.run_id.hex()}, {of[1]!r}: {error}") from error
     return read.finish()
 
@@ -129,61 +128,27 @@ def tail_series(tail: _native.Tail, names: Sequence[str], *, buckets: int) -> li
     return charts
 
 
-def metrics(connection: Reading, view: RunView, after: tuple[str, str] | None, limit: int | None) -> list[Metric]:
+def metrics(connection: Reading, view: RunView, after: tuple[str, str] | None, limit: int | None) -> _native.Metrics:
     """Series behind `after` by name and label, at most `limit`, from the summaries of the keys and the tail.
 
     `points`, `min` and `max` count a tail value that will replace a merged one at its step as one more until the merge.
     """
     most = _MOST_METRICS if limit is None else limit
     query = (
-        "SELECT name, label, key_id, points, step0, step1, mn, mx, last, last_ordinal FROM key "
+        "SELECT name, label, points, step0, step1, mn, mx, last, last_ordinal, key_id FROM key "
         f"WHERE run_id = ? AND role = 0 AND points > 0 {'AND (name, label) > (?, ?)' if after else ''} ORDER BY name, label LIMIT ?"
     )
     stored = connection.execute(query, (view.run_id, *(after or ()), most)).fetchall()
-    found = {(row[0], row[1]): _stored_metric(connection, view, row) for row in stored}
-    waiting = view.tail.metrics(after, most)
-    if not waiting:
-        return list(found.values())
-    ranks = {
-        ordinal: (started_us, to_unsigned(writer_id))
-        for ordinal, started_us, writer_id in connection.execute(
-            "SELECT ordinal, started_us, writer_id FROM writer WHERE run_id = ?", (view.run_id,)
-        )
-    }
-    newest = {(row[0], row[1]): (row[5], ranks.get(row[9], (0, 0))) for row in stored}
-    # The first so many of each are among them the first so many of both.
-    for label, name, points, step0, step1, low, high, ordinal, last in waiting:
-        kind, value = _native.cell_value(last)
-        new = Metric(name, label, kind, points, step0, step1, value, low, high)
-        old = found.get((name, label))
-        if old is not None:
-            is_newer = (step1, ranks.get(ordinal, (0, 0))) >= newest[name, label]
-            latest = new if is_newer else old
-            lows = [one.min for one in (old, new) if one.min is not None]
-            highs = [one.max for one in (old, new) if one.max is not None]
-            new = Metric(
-                name,
-                label,
-                latest.kind,
-                old.points + new.points,
-                min(old.first_step, new.first_step),
-                max(old.last_step, new.last_step),
-                latest.last,
-                min(lows, default=None),
-                max(highs, default=None),
-            )
-        found[name, label] = new
-    return [found[key] for key in sorted(found)[:most]]
+    for place, row in enumerate(stored):
+        if row[7] is None:
+            stored[place] = (*row[:7], _last_of_chunk(connection, view.run_id, key_id=row[9], step1=row[4]), *row[8:])
+    try:
+        return _native.Metrics(view.tail, stored, after, most)
+    except (ValueError, OverflowError) as error:
+        raise DamagedError(f"run {view.run_id.hex()}: the summary of a metric: {error}") from error
 
 
-def _stored_metric(connection: Reading, view: RunView, row: _Row) -> Metric:
-    name, label, key_id, points, step0, step1, low, high, last, _ = row
-    value = last if last is not None else _last_of_chunk(connection, view.run_id, key_id, step1)
-    kind, value = _native.cell_value(value) if value else ("string", None)
-    return Metric(name, label, kind, points, step0, step1, value, low, high)
-
-
-def _last_of_chunk(connection: Reading, run_id: bytes, key_id: int, step1: int) -> bytes | None:
+def _last_of_chunk(connection: Reading, run_id: bytes, *, key_id: int, step1: int) -> bytes | None:
     """A last value too large for the key's row is not copied there; the chunk has a short form or none."""
     query = "SELECT last FROM chunk WHERE run_id = ? AND key_id = ? AND step0 <= ? ORDER BY step0 DESC LIMIT 1"
     row = connection.execute(query, (run_id, key_id, step1)).fetchone()
