@@ -38,6 +38,8 @@ class Target:
 
 _WIDE = "wide, 2,000 metrics x 10 steps a frame, 4 streams,"
 _BUSY = "while points arrive"
+_RUNS = f"50 runs, 500 buckets, {_BUSY}"
+_LASTS = f"last values of 2,000 metrics, {_BUSY}"
 _CHART = f"1 series of 1,000,000 points, 1,000 buckets, {_BUSY}"
 
 TARGETS = (
@@ -64,21 +66,9 @@ TARGETS = (
     Target("10,000 writers connected, server MiB", "writers", "10,000 writers are connected", "server_mib", most=1_024),
     Target("of their 30,000 beats, unanswered", "writers", "10,000 writers are connected", "unanswered_beats", most=0),
     Target("all back after a restart of the server, s", "writers", "10,000 writers come back", "back_s", most=60),
-    Target(
-        "1 M points in 1,000 buckets while points arrive, server ms",
-        "reads",
-        _CHART,
-        "server_ms",
-        most=3,
-    ),
-    Target("50 runs, 500 buckets each, while points arrive, server ms", "reads", f"50 runs, 500 buckets, {_BUSY}", "server_ms", most=40),
-    Target(
-        "last values of 2,000 metrics while points arrive, server ms",
-        "reads",
-        f"last values of 2,000 metrics, {_BUSY}",
-        "server_ms",
-        most=5,
-    ),
+    Target("1 M points in 1,000 buckets while points arrive, server ms", "reads", _CHART, "server_ms", most=3),
+    Target("50 runs, 500 buckets each, while points arrive, server ms", "reads", _RUNS, "server_ms", most=40),
+    Target("last values of 2,000 metrics while points arrive, server ms", "reads", _LASTS, "server_ms", most=5),
     Target("loss curve, bytes per point on the wire", "bytes_per_point", "loss curve, 10 scalars", "wire_journal_bytes", most=4.5),
     Target("loss curve, bytes per point merged", "bytes_per_point", "loss curve, 10 scalars", "stored_bytes", most=4.0),
     Target("memory beyond Python's, MiB", "memory", "beyond it: after", "resident_mib", most=24),
