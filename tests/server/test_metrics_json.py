@@ -61,7 +61,7 @@ def test_last_values_are_written_as_python_would_write_them(rows: list[dict[str,
 
 def test_merged_and_waiting_metrics_are_put_together_by_name_and_the_newer_value_wins() -> None:
     number = b"\x01" + bytes(8)  # 0.0, as the store keeps it
-    stored = [("a", "", 3, 0, 2, -1.0, 1.0, number, 1), ("b", "", 1, 9, 9, 5.0, 5.0, number, 1), ("d", "", 1, 0, 0, None, None, None, None)]
+    stored = [("a", "", 3, 0, 2, number, 1), ("b", "", 1, 9, 9, number, 1), ("d", "", 1, 0, 0, None, None)]
     tail = _native.Tail()
     tail.set_writers([(1, 0, 1, "", 0)])
     assert tail.add_frames([(1, ScriptedWriter().data([(2, {"a": 7.0, "b": 8.0, "c": True})]))], 1 << 30) == [None]
@@ -69,9 +69,9 @@ def test_merged_and_waiting_metrics_are_put_together_by_name_and_the_newer_value
     found = [Metric(*row) for row in _native.Metrics(tail, stored, None, 10).rows()]
 
     assert found == [
-        Metric("a", "", "number", 4, 0, 2, 7.0, -1.0, 7.0),
-        Metric("b", "", "number", 2, 2, 9, 0.0, 5.0, 8.0),
-        Metric("c", "", "bool", 1, 2, 2, last=True, min=1.0, max=1.0),
-        Metric("d", "", "string", 1, 0, 0, None, None, None),
+        Metric("a", "", "number", 4, 0, 2, 7.0),
+        Metric("b", "", "number", 2, 2, 9, 0.0),
+        Metric("c", "", "bool", 1, 2, 2, last=True),
+        Metric("d", "", "string", 1, 0, 0, None),
     ]
     assert [metric.name for metric in (Metric(*row) for row in _native.Metrics(tail, stored[:2], None, 2).rows())] == ["a", "b"]

@@ -6,7 +6,6 @@
 use std::cmp::Ordering;
 
 use crate::cells::Cell;
-use crate::stats::Stats;
 use crate::table::{Role, Table, Window};
 
 /// One metric.
@@ -22,10 +21,6 @@ pub struct Summary {
     pub step0: i64,
     /// Step of the last one.
     pub step1: i64,
-    /// Least finite number.
-    pub min: Option<f64>,
-    /// Greatest finite number.
-    pub max: Option<f64>,
     /// The last value; `None` if it was too large to be kept beside the others.
     pub last: Option<Cell>,
     /// Ordinal of the writer of the last value.
@@ -46,8 +41,6 @@ impl Summary {
         self.points += new.points;
         self.step0 = self.step0.min(new.step0);
         self.step1 = self.step1.max(new.step1);
-        self.min = [self.min, new.min].into_iter().flatten().reduce(f64::min);
-        self.max = [self.max, new.max].into_iter().flatten().reduce(f64::max);
     }
 }
 
@@ -93,15 +86,12 @@ fn of_tail(table: &Table, after: Option<(&str, &str)>, limit: usize) -> Vec<Summ
     let summaries = wanted.into_iter().filter_map(|(name, label, number)| {
         let flat = table.flatten(number, Window::ALL);
         let (first, last) = (*flat.rows.first()?, *flat.rows.last()?);
-        let stats = Stats::of(&flat.cells, 0, flat.cells.len());
         Some(Summary {
             name: name.to_owned(),
             label: label.to_owned(),
             points: flat.rows.len() as u64,
             step0: table.step(first),
             step1: table.step(last),
-            min: stats.min(),
-            max: stats.max(),
             last: flat.cells.get(flat.cells.len() - 1),
             writer: Some(table.owner(last)),
         })

@@ -18,9 +18,9 @@ pub(crate) struct Metrics {
     found: Vec<Summary>,
 }
 
-/// `(name, label, points, step0, step1, min, max, last, ordinal of the writer of the last)`.
+/// `(name, label, points, step0, step1, last, ordinal of the writer of the last)`.
 fn stored_summary(row: &Bound<'_, PyTuple>) -> PyResult<Summary> {
-    let last: Option<PyBackedBytes> = row.get_item(7)?.extract()?;
+    let last: Option<PyBackedBytes> = row.get_item(5)?.extract()?;
     let last = last.filter(|bytes| !bytes.is_empty());
     let cell = last.map(|bytes| Cell::from_bytes(&bytes).ok_or_else(|| PyValueError::new_err("not a stored value")));
     Ok(Summary {
@@ -29,15 +29,13 @@ fn stored_summary(row: &Bound<'_, PyTuple>) -> PyResult<Summary> {
         points: row.get_item(2)?.extract()?,
         step0: row.get_item(3)?.extract()?,
         step1: row.get_item(4)?.extract()?,
-        min: row.get_item(5)?.extract()?,
-        max: row.get_item(6)?.extract()?,
         last: cell.transpose()?,
-        writer: row.get_item(8)?.extract()?,
+        writer: row.get_item(6)?.extract()?,
     })
 }
 
-/// Name, label, kind, points, first and last step, last value, min, max.
-type PythonMetric<'py> = (&'py str, &'py str, &'static str, u64, i64, i64, Bound<'py, PyAny>, Option<f64>, Option<f64>);
+/// Name, label, kind, points, first and last step, last value.
+type PythonMetric<'py> = (&'py str, &'py str, &'static str, u64, i64, i64, Bound<'py, PyAny>);
 
 /// The value with the name of its kind; one that is not known is a text.
 fn last_value<'py>(py: Python<'py>, one: &Summary) -> PyResult<(&'static str, Bound<'py, PyAny>)> {
@@ -123,7 +121,7 @@ impl Metrics {
     fn rows<'py>(&'py self, py: Python<'py>) -> PyResult<Vec<PythonMetric<'py>>> {
         let row = |one: &'py Summary| {
             let (kind, value) = last_value(py, one)?;
-            Ok((&*one.name, &*one.label, kind, one.points, one.step0, one.step1, value, one.min, one.max))
+            Ok((&*one.name, &*one.label, kind, one.points, one.step0, one.step1, value))
         };
         self.found.iter().map(row).collect()
     }

@@ -42,13 +42,17 @@ class ReadContext:
         """Run a blocking call off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self.threads, call, *arguments)
 
-    async def run_id(self, entity: str, project: str, id: str) -> bytes:  # noqa: A002 - the field's name everywhere
-        """The run's key.
+    async def of_run(self, entity: str, project: str, id: str, read: Callable[[bytes], _Answer]) -> _Answer:  # noqa: A002 - the field's name everywhere
+        """What `read` says of the run with this key. Both are done in one thread: each way there and back waits for its turn.
 
         Raises:
             ApiError: There is no such run.
         """
-        found = await self.call(self.query.find, entity, project, id)
-        if found is None:
-            raise ApiError(404, "not_found", f"run {entity}/{project}/{id} does not exist")
-        return found
+
+        def find_and_read() -> _Answer:
+            found = self.query.find(entity, project, id)
+            if found is None:
+                raise ApiError(404, "not_found", f"run {entity}/{project}/{id} does not exist")
+            return read(found)
+
+        return await self.call(find_and_read)

@@ -50,11 +50,13 @@ def event_routes(context: ReadContext) -> APIRouter:
         keys: Annotated[list[str] | None, Query(description="names to send; repeat the parameter")] = None,
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> Response:
-        run_id = await context.run_id(entity, project, id)
         names = checked_keys(context, keys or [])
-        start = last_event_id or cursor
-        if not start:
-            start = await context.call(context.store.cursor, run_id)
+        told = last_event_id or cursor
+
+        def begin(run_id: bytes) -> tuple[bytes, str]:
+            return run_id, told or context.store.cursor(run_id)
+
+        run_id, start = await context.of_run(entity, project, id, begin)
         return _events(_run_events(context, run_id, names, start))
 
     @router.get("/live", response_class=Response, summary="Runs of a project as they appear and change (server-sent events)")

@@ -5,7 +5,6 @@ A chart that compares fifty runs asks once: fifty answers would cost fifty times
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -35,12 +34,13 @@ def history_routes(context: ReadContext) -> APIRouter:
         min_step: Step = None,
         max_step: Step = None,
     ) -> Response:
-        run_id = await context.run_id(entity, project, id)
         names = checked_keys(context, keys)
-        history = functools.partial(
-            context.store.history, run_id, names, buckets=shared_buckets(context, buckets, len(names)), min_step=min_step, max_step=max_step
-        )
-        return written_answer(await context.call(lambda: b"{%s}" % _history_members(*history())))
+        limit = shared_buckets(context, buckets, len(names))
+
+        def read(run_id: bytes) -> bytes:
+            return b"{%s}" % _history_members(*context.store.history(run_id, names, buckets=limit, min_step=min_step, max_step=max_step))
+
+        return written_answer(await context.of_run(entity, project, id, read))
 
     @router.get("/history", response_model=models.Histories, summary="The same series of several runs in buckets, for charts that compare")
     async def histories(

@@ -68,22 +68,19 @@ def run_routes(context: ReadContext) -> APIRouter:
 
     @router.get("/runs/{entity}/{project}/{id}", response_model=models.Run, summary="One run")
     async def run(entity: str, project: str, id: str) -> Response:  # noqa: A002 - the field's name everywhere
-        run_id = await context.run_id(entity, project, id)
-        return json_answer(await context.call(context.query.run, run_id))
+        return json_answer(await context.of_run(entity, project, id, context.query.run))
 
     @router.get(
         "/runs/{entity}/{project}/{id}/writers", response_model=models.Writers, summary="Who wrote the run, how far, with which gaps"
     )
     async def writers(entity: str, project: str, id: str) -> Response:  # noqa: A002 - the field's name everywhere
-        run_id = await context.run_id(entity, project, id)
-        return json_answer({"writers": await context.call(context.query.writers, run_id)})
+        return json_answer({"writers": await context.of_run(entity, project, id, context.query.writers)})
 
     @router.get(
         "/runs/{entity}/{project}/{id}/receipts", response_model=models.Receipts, summary="What each writer packed and what is stored of it"
     )
     async def receipts(entity: str, project: str, id: str) -> Response:  # noqa: A002 - the field's name everywhere
-        run_id = await context.run_id(entity, project, id)
-        return json_answer({"writers": await context.call(context.query.receipts, run_id)})
+        return json_answer({"writers": await context.of_run(entity, project, id, context.query.receipts)})
 
     return router
 

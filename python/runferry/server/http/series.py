@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
 import json
 import math
 from collections.abc import Generator
@@ -45,16 +44,17 @@ def series_routes(context: ReadContext) -> APIRouter:
         limit: Annotated[int | None, Query(ge=1, description="so many, and a cursor for the next; none: all")] = None,
         cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
     ) -> Response:
-        run_id = await context.run_id(entity, project, id)
         after = None if cursor is None else _metric_of(cursor)
-        if limit is None:
-            first = await context.call(_metric_page, context, run_id, after, METRICS_A_PAGE)  # an error before the first byte has a status
-            return StreamingResponse(
-                _all_metrics(context, run_id, first), media_type="application/json", headers={"cache-control": "no-store"}
-            )
-        limit = min(limit, METRICS_A_PAGE)
-        page = await context.call(_metric_page, context, run_id, after, limit)
-        return written_answer(b'{"metrics":[%s],"next_cursor":%s}' % (page.shown, dumps(_cursor_of(page.last)).encode()))
+        most = METRICS_A_PAGE if limit is None else min(limit, METRICS_A_PAGE)
+
+        def read(run_id: bytes) -> tuple[bytes, _MetricPage]:
+            return run_id, _metric_page(context, run_id, after, most)
+
+        run_id, page = await context.of_run(entity, project, id, read)  # an error before the first byte has a status
+        if limit is not None or page.last is None:
+            next_cursor = b"" if limit is None else b',"next_cursor":' + dumps(_cursor_of(page.last)).encode()
+            return written_answer(b'{"metrics":[%s]%s}' % (page.shown, next_cursor))
+        return StreamingResponse(_all_metrics(context, run_id, page), media_type="application/json", headers={"cache-control": "no-store"})
 
     @router.get(RUN_PATH + "/histograms", response_model=models.Histograms, summary="Histograms of one key, evenly thinned")
     async def histograms(  # noqa: PLR0913, PLR0917 - one for each parameter of the query
@@ -66,14 +66,13 @@ def series_routes(context: ReadContext) -> APIRouter:
         min_step: Step = None,
         max_step: Step = None,
     ) -> Response:
-        run_id = await context.run_id(entity, project, id)
         limit = min(buckets, MAX_HISTOGRAMS)
 
-        def read() -> dict[str, Any]:
+        def read(run_id: bytes) -> dict[str, Any]:
             raw_points, found = context.store.histograms(run_id, key, limit=limit, min_step=min_step, max_step=max_step)
             return {"key": key, "raw_points": raw_points, "histograms": [*_histograms(found)]}
 
-        return json_answer(await context.call(read))
+        return json_answer(await context.of_run(entity, project, id, read))
 
     @router.get(
         RUN_PATH + "/scan",
@@ -90,10 +89,11 @@ def series_routes(context: ReadContext) -> APIRouter:
         max_step: Step = None,
         samples: Annotated[int | None, Query(ge=1, description="so many evenly spaced rows of all that match")] = None,
     ) -> Response:
-        run_id = await context.run_id(entity, project, id)
-        start = functools.partial(context.store.scan, run_id, keys or None, min_step=min_step, max_step=max_step, samples=samples)
-        frames = await context.call(start)
-        first = await context.call(_next, frames)  # an error before the first byte still gets a status
+        def read(run_id: bytes) -> tuple[Iterator[bytes], bytes | None]:
+            frames = context.store.scan(run_id, keys or None, min_step=min_step, max_step=max_step, samples=samples)
+            return frames, _next(frames)  # an error before the first byte still gets a status
+
+        frames, first = await context.of_run(entity, project, id, read)
         return StreamingResponse(_stream(context, frames, first), media_type=FRAMES_MEDIA_TYPE, headers={"cache-control": "no-store"})
 
     return router

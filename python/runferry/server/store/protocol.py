@@ -113,8 +113,6 @@ class Metric:
     last_step: int
     last: object
     """The last value as a Python object (a histogram as bytes of docs/format.md section 5)."""
-    min: float | None = None
-    max: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,27 +131,30 @@ def tail_series(tail: _native.Tail, names: Sequence[str], *, buckets: int) -> li
 def metrics(connection: Reading, view: RunView, after: tuple[str, str] | None, limit: int | None) -> _native.Metrics:
     """Series behind `after` by name and label, at most `limit`, from the summaries of the keys and the tail.
 
-    `points`, `min` and `max` count a tail value that will replace a merged one at its step as one more until the merge.
+    `points` counts a tail value that will replace a merged one at its step as one more until the merge.
     """
     most = _MOST_METRICS if limit is None else limit
     query = (
-        "SELECT name, label, points, step0, step1, mn, mx, last, last_ordinal, key_id FROM key "
+        "SELECT name, label, points, step0, step1, last, last_ordinal FROM key "
         f"WHERE run_id = ? AND role = 0 AND points > 0 {'AND (name, label) > (?, ?)' if after else ''} ORDER BY name, label LIMIT ?"
     )
     stored = connection.execute(query, (view.run_id, *(after or ()), most)).fetchall()
-    for place, row in enumerate(stored):
-        if row[7] is None:
-            stored[place] = (*row[:7], _last_of_chunk(connection, view.run_id, key_id=row[9], step1=row[4]), *row[8:])
+    for place, (name, label, points, step0, step1, last, ordinal) in enumerate(stored):
+        if last is None:
+            stored[place] = (name, label, points, step0, step1, _last_of_chunk(connection, view.run_id, name, label), ordinal)
     try:
         return _native.Metrics(view.tail, stored, after, most)
     except (ValueError, OverflowError) as error:
         raise DamagedError(f"run {view.run_id.hex()}: the summary of a metric: {error}") from error
 
 
-def _last_of_chunk(connection: Reading, run_id: bytes, *, key_id: int, step1: int) -> bytes | None:
+def _last_of_chunk(connection: Reading, run_id: bytes, name: str, label: str) -> bytes | None:
     """A last value too large for the key's row is not copied there; the chunk has a short form or none."""
-    query = "SELECT last FROM chunk WHERE run_id = ? AND key_id = ? AND step0 <= ? ORDER BY step0 DESC LIMIT 1"
-    row = connection.execute(query, (run_id, key_id, step1)).fetchone()
+    query = (
+        "SELECT c.last FROM key k JOIN chunk c ON c.run_id = k.run_id AND c.key_id = k.key_id AND c.step0 <= k.step1 "
+        "WHERE k.run_id = ? AND k.role = 0 AND k.name = ? AND k.label = ? ORDER BY c.step0 DESC LIMIT 1"
+    )
+    row = connection.execute(query, (run_id, name, label)).fetchone()
     return row[0] or None if row is not None else None
 
 
