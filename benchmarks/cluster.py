@@ -1,9 +1,9 @@
 """What would a cluster of 1,000 nodes with 8 ranks each ask of its servers? Arithmetic from kept figures: none of it was run.
 
-`report.py` puts it into docs/performance.md, so that it changes with the figures. Costs are taken as additive: a frame has a price and
-a point has one, as the questions `writers` (frames of 20 points) and `ingest` (frames of 75,000) found them, and the bytes of a frame's
-envelope are what a point takes more in a small frame. A server is one process beside its senders on the machine of the figures; how
-several of them share the writers is the operator's choice (PostgreSQL below all, or projects of their own).
+`report.py` puts it into docs/performance.md, so that it changes with the figures. Costs are taken as additive: a frame has a price and a
+point has one, as the questions `writers` (frames of 20 points) and `ingest` (frames of 75,000, or wide rows) found them, and the bytes of
+a frame's envelope are what a point takes more in a small frame. A server is one process beside its senders on the machine of the figures;
+how several of them share the writers is the operator's choice (PostgreSQL below all, or projects of their own).
 
 Left out: readers, system metrics, replication, what a network adds.
 """
@@ -23,12 +23,15 @@ SMALL_FRAME_POINTS = 20
 MEASURED_WRITERS = 10_000
 _DAY_S = 86_400
 
+_WIDE = "wide, 2,000 metrics x 10 steps a frame, 4 streams,"
 _FIGURES = {
     "wire bytes a point": ("bytes_per_point", "loss curve, 10 scalars", "wire_journal_bytes"),
     "wire bytes a point in frames of 20": ("bytes_per_point", "one of 1,000 ranks", "wire_journal_bytes"),
     "bytes a point in the database": ("bytes_per_point", "loss curve, 10 scalars", "pages_bytes"),
     "merged points/s of a server": ("ingest", "4 streams,", "merged_points_per_s"),
     "CPU s per million points": ("ingest", "4 streams,", "server_cpu_s_per_million_points"),
+    "merged points/s of a server, wide rows": ("ingest", _WIDE, "merged_points_per_s"),
+    "CPU s per million points, wide rows": ("ingest", _WIDE, "server_cpu_s_per_million_points"),
     "frames/s of a server": ("writers", "1,000 writers,", "durable_frames_per_s"),
     "CPU us a frame": ("writers", "1,000 writers,", "server_cpu_us_per_frame"),
     "KiB a writer": ("writers", "10,000 writers are connected", "kib_per_writer"),
@@ -46,6 +49,8 @@ class Load:
     steps_per_s: float
     frames_per_s: float
     """Of one writer."""
+    rows: str = ""
+    """What the figures of its rows are called."""
 
     @property
     def points_per_s(self) -> float:
@@ -62,8 +67,8 @@ LOADS = (
     # A writer closes a frame 0.1 s after its first row came: two rows of ten a second.
     Load("10 scalars, 10 steps/s of each rank", writers=8_000, scalars=10, steps_per_s=10, frames_per_s=5),
     Load("the same, a frame a second", writers=8_000, scalars=10, steps_per_s=10, frames_per_s=1),
-    Load("200 scalars, 1 step/s of each rank", writers=8_000, scalars=200, steps_per_s=1, frames_per_s=1),
-    Load("2,000 scalars, 1 step/s of one rank a node", writers=1_000, scalars=2_000, steps_per_s=1, frames_per_s=1),
+    Load("200 scalars, 1 step/s of each rank", writers=8_000, scalars=200, steps_per_s=1, frames_per_s=1, rows=", wide rows"),
+    Load("2,000 scalars, 1 step/s of one rank a node", writers=1_000, scalars=2_000, steps_per_s=1, frames_per_s=1, rows=", wide rows"),
 )
 
 
@@ -101,9 +106,9 @@ def _needs(load: Load, found: Mapping[str, float]) -> dict[str, str]:
     points, frames = load.points_per_s, load.all_frames_per_s
     envelope_bytes = SMALL_FRAME_POINTS * (found["wire bytes a point in frames of 20"] - found["wire bytes a point"])
     wire_bytes = points * found["wire bytes a point"] + frames * envelope_bytes
-    cores = frames * found["CPU us a frame"] / 1e6 + points * found["CPU s per million points"] / 1e6
+    cores = frames * found["CPU us a frame"] / 1e6 + points * found[f"CPU s per million points{load.rows}"] / 1e6
     servers = {
-        "points": points / found["merged points/s of a server"],
+        "points": points / found[f"merged points/s of a server{load.rows}"],
         "frames": frames / found["frames/s of a server"],
         "writers": load.writers / MEASURED_WRITERS,
     }

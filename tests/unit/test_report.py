@@ -33,7 +33,15 @@ CLUSTER: dict[str, Any] = {
             "one of 1,000 ranks": {"wire_journal_bytes": 13.0},
         }
     },
-    "ingest": {"figures": {"4 streams, 20,000,000 points": {"merged_points_per_s": 8e6, "server_cpu_s_per_million_points": 0.1}}},
+    "ingest": {
+        "figures": {
+            "4 streams, 20,000,000 points": {"merged_points_per_s": 8e6, "server_cpu_s_per_million_points": 0.1},
+            "wide, 2,000 metrics x 10 steps a frame, 4 streams, 20,000,000 points": {
+                "merged_points_per_s": 1e6,
+                "server_cpu_s_per_million_points": 0.5,
+            },
+        }
+    },
     "writers": {
         "figures": {
             "1,000 writers, 64,000 frames of 20 points": {"durable_frames_per_s": 10_000, "server_cpu_us_per_frame": 50},
@@ -121,7 +129,8 @@ def test_a_cluster_without_figures_says_what_to_measure() -> None:
 def test_a_cluster_has_as_many_servers_as_what_is_scarce_asks_for() -> None:
     made = filled(page("cluster"), {**KEPT, "questions": CLUSTER})
 
-    first = {cells[1].strip(): cells[2].strip() for cells in (line.split("|") for line in made.splitlines() if line.startswith("|"))}
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made.splitlines() if line.startswith("|")]
+    first, wide = ({cells[0]: cells[column] for cells in lines} for column in (1, 4))
     assert first["points/s"] == "800,000"  # 8,000 writers x 10 scalars x 10 steps/s
     assert first["frames/s"] == "40,000"
     assert first["MB/s into the servers"] == "10.4"  # 3 bytes a point, 200 more a frame
@@ -130,6 +139,8 @@ def test_a_cluster_has_as_many_servers_as_what_is_scarce_asks_for() -> None:
     assert first["servers"] == "4"
     assert first["scarce"] == "frames"
     assert first["s until all are back, one server restarted"] == "10"  # 2,000 of 10,000 writers
+    assert wide["servers"] == "2"  # 2 M points a second
+    assert wide["scarce"] == "points"
     assert "10,000 (`writers`)" in made
 
 
