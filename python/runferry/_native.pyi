@@ -279,6 +279,18 @@ class StoredSums:
     def finish(self) -> dict[int, list[tuple[str, int, int]]]: ...
 
 @final
+class Heads:
+    """The stored chunks of a series: good for any number of charts until a merge. ValueError: damage."""
+
+    # Chunk row, then time1_us and sub of its axis, then n, crc32c and data of it, NULL without values; ascending.
+    def __new__(cls, chunks: Sequence[_StoredRow]) -> Heads: ...
+    @property
+    def points(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
+    def step0(self, index: int) -> int | None: ...
+
+@final
 class SeriesRead:
     """One chart in the making; used by one thread. ValueError: damage."""
 
@@ -287,8 +299,8 @@ class SeriesRead:
         tail: Tail,
         label: str,
         name: str,
-        chunks: Sequence[_StoredRow],  # chunk row, then time1_us and sub of its axis, then n, crc32c and data of it, NULL without values
-        stored: tuple[int, int, int] | None,  # points, first and last step of all its chunks
+        heads: Heads,
+        span: tuple[int, int] | None,  # first and last step of all its chunks
         window: tuple[int, int],
         buckets: int,
     ) -> SeriesRead: ...

@@ -199,6 +199,33 @@ def test_a_long_run_is_scanned_in_windows_and_charted_from_statistics(store: Sto
         assert chart.max == chart.last == [float(step) for step in chart.step_last]
 
 
+def test_a_long_series_is_drawn_alike_from_chunks_that_were_read_for_another_chart_and_anew_after_a_merge(store: Store) -> None:
+    writer = make_writer(store)
+    count = 6_000
+    rows = [(step, {"x": float(step % 97)}) for step in range(count)]
+    feed(store, writer, [writer.data(rows[start : start + 500]) for start in range(0, count, 500)])
+    store.merge(writer.run_id)
+
+    def drawn(buckets: int, **window: int) -> Any:
+        (chart,) = store.series(writer.run_id, ["x"], buckets=buckets, **window)
+        return _rounded(chart)
+
+    windows: list[dict[str, int]] = [{"min_step": 1_000, "max_step": 4_321}, {"min_step": 5_990}, {"max_step": 10}]
+    before = [drawn(5, **window) for window in windows]
+    first = drawn(5)
+
+    assert drawn(5) == first
+    assert [drawn(5, **window) for window in windows] == before
+    assert sum(first[7]) == count
+
+    feed(store, writer, [writer.data([(count, {"x": 1_000.0})])])
+    waiting = drawn(5)
+    store.merge(writer.run_id, final=True)
+
+    assert drawn(5) == waiting
+    assert (sum(waiting[7]), waiting[5][-1], waiting[9][-1]) == (count + 1, count, 1_000.0)
+
+
 def test_metrics_summarise_names_kinds_and_last_values(store: Store) -> None:
     writer = make_writer(store)
     feed(store, writer, [writer.data([(0, {"x": 3, "s": "a", "h": Histogram(0.0, 1.0, [1])}), (4, {"x": 1.5, "b": True})])])

@@ -33,7 +33,7 @@ def chart(name: str, label: str, points: dict[int, Any], buckets: int) -> _nativ
     tail.set_writers([(1, 0, 1, label, 0)])
     if points:
         assert tail.add_frames([(1, writer.data([(step, {name: value}) for step, value in sorted(points.items())]))], 1 << 30) == [None]
-    read = _native.SeriesRead(tail, label, name, [], None, EVERYTHING, buckets)
+    read = _native.SeriesRead(tail, label, name, _native.Heads([]), None, EVERYTHING, buckets)
     assert read.need() == []
     return read.finish()
 

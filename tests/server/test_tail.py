@@ -6,17 +6,30 @@ import contextlib
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from runferry.server.store import tail as tail_module
 from runferry.server.store.protocol import StoreError
-from runferry.server.store.tail import RunViews, TailTooLargeError
+from runferry.server.store.tail import KnownHeads, RunViews, TailTooLargeError
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
+    from runferry import _native
     from runferry.server.store.sql import Shard
     from runferry.server.store.tail import RunView, TailCache
 
 RUN = b"r" * 16
+
+
+class Heads:
+    """Chunks of some weight."""
+
+    def __init__(self, weight_bytes: int) -> None:
+        self.weight_bytes = weight_bytes
+
+
+def heads(weight_bytes: int) -> _native.Heads:
+    return cast("_native.Heads", Heads(weight_bytes))
 
 
 class OneShard:
@@ -67,3 +80,20 @@ def test_a_run_that_no_merge_makes_readable_is_an_error_and_not_a_loop() -> None
         views(LargeUntilMerge(readable_at=1), merged_by_others=False).of(cast("Shard", OneShard()), RUN),
     ):
         raise AssertionError("not reached")
+
+
+def test_chunks_that_are_kept_for_other_charts_never_weigh_more_than_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail_module, "MAX_HEADS_BYTES", 100)
+    known = KnownHeads()
+    small = [heads(40), heads(40), heads(40)]
+
+    known.keep(1, small[0])
+    known.keep(2, small[1])
+    known.keep(2, small[1])
+    assert (known.get(1), known.get(2), known.weight_bytes) == (small[0], small[1], 80)
+
+    known.keep(3, small[2])
+    assert (known.get(1), known.get(2), known.get(3), known.weight_bytes) == (None, None, small[2], 40)
+
+    known.keep(4, heads(101))
+    assert (known.get(3), known.get(4), known.weight_bytes) == (small[2], None, 40)

@@ -10,6 +10,8 @@
 //! # Use
 //! [`SeriesRead::need`] names chunks, the caller feeds them, until it names none; then [`SeriesRead::finish`].
 
+use std::sync::Arc;
+
 use crate::axis::{AxisRow, SUB_ROWS, SubAxis, read_sub};
 use crate::cells::Cell;
 use crate::chunk::{ChunkRow, SubStats};
@@ -29,6 +31,40 @@ pub struct Head {
     pub time1_us: i64,
     /// `sub` of the axis; may be empty, then edges do not snap.
     pub axis_sub: Vec<u8>,
+}
+
+/// The chunks of a series without their values, ascending and undamaged: good for any number of charts until they are replaced.
+#[derive(Debug, Clone, Default)]
+pub struct Heads(Arc<[Head]>);
+
+impl Heads {
+    /// Takes rows as they were stored.
+    ///
+    /// # Errors
+    /// [`ChunkError`] with the number of the head that is damaged.
+    pub fn new(heads: Vec<Head>) -> Result<Self, (usize, ChunkError)> {
+        for (index, head) in heads.iter().enumerate() {
+            head.chunk.verify_head().map_err(|error| (index, error))?;
+        }
+        Ok(Self(heads.into()))
+    }
+
+    /// By number.
+    pub fn all(&self) -> &[Head] {
+        &self.0
+    }
+
+    /// Points of all chunks.
+    pub fn points(&self) -> u64 {
+        self.0.iter().map(|head| u64::from(head.chunk.n)).sum()
+    }
+
+    /// About how much memory they take.
+    pub fn weight_bytes(&self) -> usize {
+        let heavy =
+            |head: &Head| head.axis_sub.len() + head.chunk.sub.len() + head.chunk.first.len() + head.chunk.last.len();
+        self.0.iter().map(|head| size_of::<Head>() + heavy(head)).sum()
+    }
 }
 
 /// One point or stretch of a chart.
@@ -117,7 +153,7 @@ impl Parts<'_> {
 pub struct SeriesRead {
     table: Table,
     series: usize,
-    heads: Vec<Head>,
+    heads: Heads,
     /// Read into the table, or without a number in the window.
     is_settled: Vec<bool>,
     window: Window,
@@ -130,22 +166,16 @@ pub struct SeriesRead {
 }
 
 impl SeriesRead {
-    /// Begins to read a series: what `tail` holds of it, and its chunks within `window`. `span` is first and last step of
-    /// all its chunks, `None` without any.
-    ///
-    /// # Errors
-    /// [`ChunkError`] with the number of the head that is damaged.
+    /// Begins to read a series: what `tail` holds of it, and its chunks, those within `window` at least. `span` is first and last step
+    /// of all its chunks, `None` without any.
     pub fn new(
         tail: &Table,
         (label, name): (&str, &str),
-        heads: Vec<Head>,
+        heads: Heads,
         span: Option<Window>,
         window: Window,
         buckets: usize,
-    ) -> Result<Self, (usize, ChunkError)> {
-        for (index, head) in heads.iter().enumerate() {
-            head.chunk.verify_head().map_err(|error| (index, error))?;
-        }
+    ) -> Self {
         let mut table = Table::over(tail);
         let series = table.find_or_add(Role::Metric, label, name);
         if let Some(found) = tail.find(Role::Metric, label, name) {
@@ -159,10 +189,10 @@ impl SeriesRead {
             max: ends.iter().copied().max().unwrap_or_default().min(window.max),
         };
         let is_settled =
-            heads.iter().map(|head| head.chunk.step1 < window.min || head.chunk.step0 > window.max).collect();
+            heads.all().iter().map(|head| head.chunk.step1 < window.min || head.chunk.step0 > window.max).collect();
         let buckets = buckets.max(1);
         let unpacker = Unpacker::new();
-        Ok(Self {
+        Self {
             table,
             series,
             heads,
@@ -174,7 +204,7 @@ impl SeriesRead {
             may_snap: false,
             tail_steps,
             unpacker,
-        })
+        }
     }
 
     /// The chunks whose values are needed next; none: all is there.
@@ -198,7 +228,7 @@ impl SeriesRead {
     }
 
     fn open_heads(&self) -> impl Iterator<Item = (usize, &Head)> {
-        self.heads.iter().enumerate().filter(|(index, _)| self.is_settled.get(*index) == Some(&false))
+        self.heads.all().iter().enumerate().filter(|(index, _)| self.is_settled.get(*index) == Some(&false))
     }
 
     fn edges(&self) -> Vec<usize> {

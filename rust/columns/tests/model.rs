@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use runferry_columns::axis::AxisRow;
-use runferry_columns::buckets::{Chart, Head, SeriesRead};
+use runferry_columns::buckets::{Chart, Head, Heads, SeriesRead};
 use runferry_columns::cells::Cell;
 use runferry_columns::chunk::ChunkRow;
 use runferry_columns::merge::Merge;
@@ -265,8 +265,8 @@ impl Store {
             time1_us: axis(chunk).time1_us,
             axis_sub: axis(chunk).sub,
         };
-        let heads = chunks.iter().map(head).collect();
-        let mut read = SeriesRead::new(&self.tail(), (label, name), heads, span, window, buckets).expect("undamaged");
+        let heads = Heads::new(chunks.iter().map(head).collect()).expect("undamaged");
+        let mut read = SeriesRead::new(&self.tail(), (label, name), heads, span, window, buckets);
         loop {
             let needed = read.need();
             if needed.is_empty() {

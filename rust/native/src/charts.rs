@@ -22,14 +22,21 @@ use crate::store::{Faults, PythonAxis, Tail, axis_row, chunk_row, lock};
 /// A chunk and its axis, values included.
 type Given = (ChunkRow, AxisRow);
 
+/// The stored chunks of a series; good for any number of charts until a merge.
+#[pyclass(frozen, module = "runferry._native")]
+pub(crate) struct Heads {
+    heads: buckets::Heads,
+    /// Per chunk, if it came with its values: those are at hand when they are needed.
+    given: Vec<Option<Given>>,
+}
+
 /// One chart in the making; used by one thread.
 #[pyclass(frozen, module = "runferry._native")]
 pub(crate) struct SeriesRead {
     label: String,
     name: String,
+    heads: Py<Heads>,
     read: Mutex<buckets::SeriesRead>,
-    /// Per chunk, if it came with its values: those are at hand when they are needed.
-    given: Vec<Option<Given>>,
 }
 
 /// The chunk behind the first 19 columns; behind them `time1_us` and `sub` of its axis, then `n`, `crc32c` and `data` of it, NULL without values.
@@ -57,8 +64,37 @@ fn head(row: &Bound<'_, PyTuple>) -> PyResult<(Head, Option<Given>)> {
 }
 
 #[pymethods]
+impl Heads {
+    /// `chunks`: as [`head`] reads them.
+    #[new]
+    fn new(py: Python<'_>, chunks: Vec<Bound<'_, PyTuple>>) -> PyResult<Self> {
+        let rows = chunks.iter().map(head).collect::<PyResult<Vec<_>>>()?;
+        let (heads, given): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        let heads = py.detach(|| buckets::Heads::new(heads));
+        let heads = heads.map_err(|(index, fault)| PyValueError::new_err(format!("chunk {index}: {fault}")))?;
+        Ok(Self { heads, given })
+    }
+
+    #[getter]
+    fn points(&self) -> u64 {
+        self.heads.points()
+    }
+
+    /// About how much memory they take, values left aside.
+    #[getter]
+    fn weight_bytes(&self) -> usize {
+        self.heads.weight_bytes()
+    }
+
+    /// The first step of a chunk.
+    fn step0(&self, index: usize) -> Option<i64> {
+        self.heads.all().get(index).map(|head| head.chunk.step0)
+    }
+}
+
+#[pymethods]
 impl SeriesRead {
-    /// `chunks`: as [`head`] reads them; `stored`: points, first and last step of all chunks of the series.
+    /// `span`: first and last step of all chunks of the series.
     #[new]
     #[expect(clippy::too_many_arguments, reason = "the parts of one question")]
     fn new(
@@ -66,39 +102,30 @@ impl SeriesRead {
         tail: Bound<'_, Tail>,
         label: String,
         name: String,
-        chunks: Vec<Bound<'_, PyTuple>>,
-        stored: Option<(u64, i64, i64)>,
+        heads: Py<Heads>,
+        span: Option<(i64, i64)>,
         window: (i64, i64),
         buckets: usize,
-    ) -> PyResult<Self> {
-        let rows = chunks.iter().map(head).collect::<PyResult<Vec<_>>>()?;
-        let (heads, given): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    ) -> Self {
         let window = Window { min: window.0, max: window.1 };
-        if let Some((points, step0, step1)) = stored
-            && window.has(step0)
-            && window.has(step1)
-            && heads.iter().map(|head| u64::from(head.chunk.n)).sum::<u64>() != points
-        {
-            return Err(PyValueError::new_err(format!("chunks hold other than the {points} points counted")));
-        }
-        let span = stored.map(|(_, min, max)| Window { min, max });
-        let tail = tail.get();
+        let span = span.map(|(min, max)| Window { min, max });
+        let (tail, stored) = (tail.get(), heads.get().heads.clone());
         let read = py.detach(|| {
-            tail.read(|table| buckets::SeriesRead::new(table, (&label, &name), heads, span, window, buckets))
+            tail.read(|table| buckets::SeriesRead::new(table, (&label, &name), stored, span, window, buckets))
         });
-        let read = read.map_err(|(index, fault)| PyValueError::new_err(format!("chunk {index}: {fault}")))?;
-        Ok(Self { label, name, read: Mutex::new(read), given })
+        Self { label, name, heads, read: Mutex::new(read) }
     }
 
     /// The chunks whose values are needed and were not given; none: all is there.
     fn need(&self, py: Python<'_>) -> PyResult<Vec<usize>> {
+        let given = &self.heads.get().given;
         py.detach(|| {
             let mut read = lock(&self.read);
             loop {
                 let needed = read.need();
                 let mut missing = Vec::new();
                 for index in &needed {
-                    match self.given.get(*index) {
+                    match given.get(*index) {
                         Some(Some((chunk, axis))) => {
                             let fed = read.feed(*index, chunk, axis);
                             fed.map_err(|fault| PyValueError::new_err(fault.to_string()))?;

@@ -32,7 +32,7 @@ mod _native {
     #[pymodule_export]
     use crate::ask::ask;
     #[pymodule_export]
-    use crate::charts::{Buckets, SeriesRead, series_json};
+    use crate::charts::{Buckets, Heads, SeriesRead, series_json};
     #[pymodule_export]
     use crate::fork::{hurry, leave};
     #[pymodule_export]

@@ -42,6 +42,7 @@ _HEADS = _prefixed(schema.CHUNK_HEAD_COLUMNS)
 _WITH_AXIS = "LEFT JOIN axis a ON a.run_id = c.run_id AND a.axis_id = c.axis_id AND a.step0 = c.step0"
 _SNAPPED = f"{_HEADS}, a.time1_us, a.sub, NULL, NULL, NULL"
 """For a chart of statistics: values of few chunks are needed, and asked for then."""
+_NO_HEADS = _native.Heads([])
 _IF_NUMBERS = "CASE WHEN c.n_finite + c.n_nan + c.n_inf > 0 THEN"
 _WITH_VALUES = f"{_HEADS[:-4]}{_IF_NUMBERS} c.data END, a.time1_us, a.sub, a.n, a.crc32c, {_IF_NUMBERS} a.data END"
 """For a chart whose buckets part most chunks: everything at once, but for what has no place on a chart."""
@@ -98,23 +99,34 @@ def series(connection: Reading, view: RunView, names: Sequence[str], *, buckets:
 def _chart(  # noqa: PLR0913, PLR0917 - as `Store.series`, for one of them
     connection: Reading, view: RunView, of: tuple[str, str], key: list[int] | None, buckets: int, window: tuple[int, int]
 ) -> Buckets:
-    chunks: list[_Row] = []
-    stored = None
-    if key is not None:
-        key_id, points, step0, step1 = key
-        stored = (points, step0, step1)
-        columns = _SNAPPED if points >= SNAP_POINTS * buckets else _WITH_VALUES
-        chunks = _chunks(connection, view.run_id, key_id, window, columns, _WITH_AXIS)
     axes = _Axes(connection, view.run_id)
     query = f"SELECT {schema.CHUNK_COLUMNS} FROM chunk WHERE run_id = ? AND key_id = ? AND step0 = ?"
     try:
-        read = _native.SeriesRead(view.tail, *of, chunks, stored, window, max(buckets, 1))
+        heads = _NO_HEADS if key is None else _heads(connection, view, key, buckets, window)
+        key_id, span = (0, None) if key is None else (key[0], (key[2], key[3]))
+        read = _native.SeriesRead(view.tail, *of, heads, span, window, max(buckets, 1))
         while needed := read.need():
-            found = [connection.execute(query, (view.run_id, chunks[index][0], chunks[index][1])).fetchone() for index in needed]
+            found = [connection.execute(query, (view.run_id, key_id, heads.step0(index))).fetchone() for index in needed]
             _check(read.feed([(index, row, axes.row(row[3], row[1])) for index, row in zip(needed, found, strict=True)]), "a chunk")
     except (ValueError, OverflowError, DamagedError) as error:
         raise DamagedError(f"run {view.run_id.hex()}, {of[1]!r}: {error}") from error
     return read.finish()
+
+
+def _heads(connection: Reading, view: RunView, key: list[int], buckets: int, window: tuple[int, int]) -> _native.Heads:
+    """The chunks of a key within a window. Those of a long series are kept for its other charts: zoomed ones, and the next reader's."""
+    key_id, points, step0, step1 = key
+    is_whole = window[0] <= step0 and step1 <= window[1]
+    is_snapped = points >= SNAP_POINTS * buckets
+    known = view.heads.get(key_id) if is_snapped else None
+    if known is not None:
+        return known
+    made = _native.Heads(_chunks(connection, view.run_id, key_id, window, _SNAPPED if is_snapped else _WITH_VALUES, _WITH_AXIS))
+    if is_whole and made.points != points:
+        raise DamagedError(f"chunks hold other than the {points} points counted")
+    if is_whole and is_snapped:
+        view.heads.keep(key_id, made)
+    return made
 
 
 def tail_series(tail: _native.Tail, names: Sequence[str], *, buckets: int) -> list[Buckets]:
@@ -122,7 +134,7 @@ def tail_series(tail: _native.Tail, names: Sequence[str], *, buckets: int) -> li
     charts = []
     for name in dict.fromkeys(names):
         for label in sorted(tail.labels(name)):
-            read = _native.SeriesRead(tail, label, name, [], None, (MIN_STEP, MAX_STEP), max(buckets, 1))
+            read = _native.SeriesRead(tail, label, name, _NO_HEADS, None, (MIN_STEP, MAX_STEP), max(buckets, 1))
             read.need()
             charts.append(read.finish())
     return charts

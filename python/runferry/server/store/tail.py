@@ -1,7 +1,8 @@
 """The live tail: frames that no merge has taken yet, decoded once and kept while a run is hot.
 
 A tail belongs to one value of `run.merges`: with the next merge its frames are chunks. It only grows, so a reader may see
-frames a moment newer than its transaction, never fewer, and never one that is in its chunks too.
+frames a moment newer than its transaction, never fewer, and never one that is in its chunks too. What was read of the chunks of long
+series is kept beside it, since it is as good for as long.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ MAX_CACHED_BYTES = 256 << 20
 """Memory of all cached tails."""
 MAX_TAIL_BYTES = 96 << 20
 """Memory of one: what is more is merged before it is read."""
+MAX_HEADS_BYTES = 16 << 20
+"""Memory of what is kept of one run's chunks."""
 _FRAMES_AT_ONCE = 32
 
 
@@ -34,6 +37,30 @@ class TailTooLargeError(Exception):
     def __init__(self, merges: int) -> None:
         super().__init__(f"too many frames wait since merge {merges}")
         self.merges = merges
+
+
+class KnownHeads:
+    """Chunks of the long series of a run, without their values; of some that were read last. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of_key: dict[int, _native.Heads] = {}
+        self.weight_bytes = 0
+
+    def get(self, key_id: int) -> _native.Heads | None:
+        """All chunks of a key, if they are known."""
+        return self._of_key.get(key_id)
+
+    def keep(self, key_id: int, heads: _native.Heads) -> None:
+        """Remembers all chunks of a key, and forgets others where they would be too many together."""
+        with self._lock:
+            if key_id in self._of_key or heads.weight_bytes > MAX_HEADS_BYTES:
+                return
+            if self.weight_bytes + heads.weight_bytes > MAX_HEADS_BYTES:
+                self._of_key.clear()
+                self.weight_bytes = 0
+            self._of_key[key_id] = heads
+            self.weight_bytes += heads.weight_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +73,7 @@ class RunView:
     rows: int
     chunk_bytes: int
     tail: _native.Tail
+    heads: KnownHeads
     next_seqs: list[tuple[int, int]]
     """Of each writer its id and the number it goes on with, in the order they were first seen. The tail may know more, never less."""
 
@@ -54,10 +82,16 @@ class RunView:
 class _CachedTail:
     merges: int
     tail: _native.Tail = field(default_factory=_native.Tail)
+    heads: KnownHeads = field(default_factory=KnownHeads)
     lock: threading.Lock = field(default_factory=threading.Lock)
     next_seqs: dict[int, int] = field(default_factory=dict)
     """Signed writer id to the first number not in the tail."""
     writers: int = 0
+
+    @property
+    def weight_bytes(self) -> int:
+        """About how much memory it takes."""
+        return self.tail.weight_bytes + self.heads.weight_bytes
 
 
 def writers_for_native(connection: Reading, run_id: bytes) -> list[tuple[int, int, int, str, int]]:
@@ -87,7 +121,7 @@ class TailCache:
         with cached.lock:
             next_seqs = self._fill(connection, run_id, cached)
         self._shrink()
-        return RunView(run_id, merges, points, rows, chunk_bytes, cached.tail, next_seqs)
+        return RunView(run_id, merges, points, rows, chunk_bytes, cached.tail, cached.heads, next_seqs)
 
     def _entry(self, run_id: bytes, merges: int) -> _CachedTail:
         with self._lock:
@@ -126,9 +160,9 @@ class TailCache:
 
     def _shrink(self) -> None:
         with self._lock:
-            total = sum(cached.tail.weight_bytes for cached in self._tails.values())
+            total = sum(cached.weight_bytes for cached in self._tails.values())
             while total > MAX_CACHED_BYTES and len(self._tails) > 1:
-                total -= self._tails.popitem(last=False)[1].tail.weight_bytes
+                total -= self._tails.popitem(last=False)[1].weight_bytes
 
     def forget(self, run_id: bytes) -> None:
         """Gives the memory of a run back."""
