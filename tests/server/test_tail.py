@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from runferry.server.store import tail as tail_module
 from runferry.server.store.protocol import StoreError
+from runferry.server.store.sqlite import SqliteStore
 from runferry.server.store.tail import KnownHeads, RunViews, TailTooLargeError
+
+from tests.conformance.conftest import feed, make_writer
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
+    from pathlib import Path
 
     from runferry import _native
     from runferry.server.store.sql import Shard
@@ -97,3 +101,37 @@ def test_chunks_that_are_kept_for_other_charts_never_weigh_more_than_they_may(mo
 
     known.keep(4, heads(101))
     assert (known.get(3), known.get(4), known.weight_bytes) == (small[2], None, 40)
+
+
+def test_what_is_kept_of_all_runs_never_weighs_more_than_it_may_and_answers_stay_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = SqliteStore(tmp_path / "store", merging=False)
+    writers = [make_writer(store, f"run-{number}") for number in range(6)]
+    for number, writer in enumerate(writers):
+        feed(store, writer, writer.rows(1, 3_000))
+        if number % 2:
+            store.merge(writer.run_id, final=True)
+
+    def drawn() -> list[list[int]]:
+        return [store.series(writer.run_id, ["loss"], buckets=2)[0].count for writer in writers]
+
+    def kept() -> tuple[int, int]:
+        cached = store._tails._tails  # noqa: SLF001 - memory is the question, and shows nowhere else
+        assert store._tails._counted_bytes == sum(one.weight_bytes for one in cached.values())  # noqa: SLF001
+        return len(cached), store._tails._counted_bytes  # noqa: SLF001
+
+    first = drawn()
+    runs, all_bytes = kept()
+    assert runs == 6
+
+    monkeypatch.setattr(tail_module, "MAX_CACHED_BYTES", all_bytes // 2)
+    assert drawn() == first
+    assert kept()[0] < 6
+    assert kept()[1] <= all_bytes // 2
+
+    for writer in writers:
+        store.merge(writer.run_id, final=True)
+    assert drawn() == first
+    kept()
+    store.close()

@@ -87,6 +87,8 @@ class _CachedTail:
     next_seqs: dict[int, int] = field(default_factory=dict)
     """Signed writer id to the first number not in the tail."""
     writers: int = 0
+    counted_bytes: int = 0
+    """Its share of what the cache holds itself to have."""
 
     @property
     def weight_bytes(self) -> int:
@@ -106,6 +108,7 @@ class TailCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tails: OrderedDict[bytes, _CachedTail] = OrderedDict()
+        self._counted_bytes = 0
 
     def view(self, connection: Reading, run_id: bytes) -> RunView | None:
         """The run as the connection's transaction sees it, None if there is no such run.
@@ -120,7 +123,7 @@ class TailCache:
         cached = self._entry(run_id, merges)
         with cached.lock:
             next_seqs = self._fill(connection, run_id, cached)
-        self._shrink()
+        self.count(run_id)
         return RunView(run_id, merges, points, rows, chunk_bytes, cached.tail, cached.heads, next_seqs)
 
     def _entry(self, run_id: bytes, merges: int) -> _CachedTail:
@@ -131,6 +134,7 @@ class TailCache:
                 return found
             made = _CachedTail(merges)
             if found is None or found.merges < merges:
+                self._drop(run_id)
                 self._tails[run_id] = made
             return made  # of an older transaction: for this reader alone
 
@@ -158,16 +162,27 @@ class TailCache:
             cached.next_seqs[writer_id] = next_seq
         return [(to_unsigned(writer_id), next_seq) for writer_id, _, next_seq, _ in writers]
 
-    def _shrink(self) -> None:
+    def count(self, run_id: bytes) -> None:
+        """What is kept of a run may have grown: the runs that were read longest ago go, if all together are too much."""
         with self._lock:
-            total = sum(cached.weight_bytes for cached in self._tails.values())
-            while total > MAX_CACHED_BYTES and len(self._tails) > 1:
-                total -= self._tails.popitem(last=False)[1].weight_bytes
+            cached = self._tails.get(run_id)
+            if cached is None:
+                return
+            weight_bytes = cached.weight_bytes
+            self._counted_bytes += weight_bytes - cached.counted_bytes
+            cached.counted_bytes = weight_bytes
+            while self._counted_bytes > MAX_CACHED_BYTES and len(self._tails) > 1:
+                self._drop(next(iter(self._tails)))
+
+    def _drop(self, run_id: bytes) -> None:
+        cached = self._tails.pop(run_id, None)
+        if cached is not None:
+            self._counted_bytes -= cached.counted_bytes
 
     def forget(self, run_id: bytes) -> None:
         """Gives the memory of a run back."""
         with self._lock:
-            self._tails.pop(run_id, None)
+            self._drop(run_id)
 
 
 class RunViews:
@@ -193,7 +208,11 @@ class RunViews:
                 except TailTooLargeError as error:
                     merges = error.merges
                 else:
-                    yield connection, view
+                    try:
+                        yield connection, view
+                    finally:
+                        if view is not None:
+                            self._tails.count(run_id)  # the reader may have kept something
                     return
             if self._merge(run_id) == 0:  # somebody else has merged it meanwhile, or nobody can
                 if merges == stuck_at:
