@@ -1,16 +1,17 @@
-"""When runs are merged: the triggers, by a clock that the test moves, and the thread."""
+"""When runs are merged: the triggers, by a clock that the test moves, and the threads."""
 
 from __future__ import annotations
 
 import threading
 
+import pytest
 from runferry.server.store.append import Stored
-from runferry.server.store.merger import AGE_S, BYTES, FRAMES, QUIET_S, ROWS, Merger
+from runferry.server.store.merger import AGE_S, BYTES, FRAMES, QUIET_S, ROWS, THREADS, Merger
 from runferry.server.store.protocol import StoreError
 
 from tests.conformance.conftest import StoreEngine, feed, make_writer
 
-RUN = b"r" * 16
+RUN, OTHER = b"r" * 16, b"o" * 16
 
 
 class _Clock:
@@ -66,7 +67,7 @@ def test_the_thread_merges_a_finished_run_and_ends_with_the_store(store_engine: 
 
     assert store.writers(writer.run_id)[0].merged_seq == 6
     store.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "rf-merge"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("rf-merge")]
 
 
 def test_waiting_frames_are_counted_again_after_a_restart(store_engine: StoreEngine) -> None:
@@ -100,6 +101,32 @@ def test_a_merge_that_fails_is_tried_again_later() -> None:
     assert merger.due() == []
     clock.now_s += 3
     assert merger.due() == [(RUN, False)]
+
+
+@pytest.mark.skipif(THREADS < 2, reason="not run: one core, one thread")
+def test_runs_are_merged_side_by_side_each_by_one_thread() -> None:
+    together = threading.Barrier(2, timeout=10)
+    at_work: list[bytes] = []
+    overlaps: list[bytes] = []
+    done = threading.Semaphore(0)
+
+    def merge(run_id: bytes, _is_final: bool) -> int:  # noqa: FBT001 - the merger's callback
+        overlaps.extend(one for one in at_work if one == run_id)
+        at_work.append(run_id)
+        together.wait()  # nobody comes past it alone
+        at_work.remove(run_id)
+        merger.merged(run_id, FRAMES, is_final=False)
+        done.release()
+        return FRAMES
+
+    merger = Merger(merge, lambda _: None, _Clock())
+    for run_id in (RUN, OTHER):
+        merger.stored(run_id, Stored(frames=3 * FRAMES), is_finished=False)
+    merger.start()
+
+    assert all(done.acquire(timeout=10) for _ in range(6))
+    merger.close()
+    assert (overlaps, merger.due()) == ([], [])
 
 
 def test_what_is_stored_while_a_merge_finds_nothing_is_merged_next() -> None:

@@ -1,15 +1,19 @@
-"""When to merge: triggers per run, and the thread that obeys them.
+"""When to merge: triggers per run, and the threads that obey them.
 
 A run is merged once enough waits: rows (short chunks cost space and reads), frames or bytes (a long tail costs readers),
 age, or its last writer's FINISH. Counters live in memory and are rebuilt from the tables at start.
 
-Shutdown: `close` ends the thread after the merge it is in; what still waits stays in the frames, where it is as safe.
+A run is merged by one thread at a time, several runs side by side: what a merge computes needs no interpreter, and what it writes takes
+turns in the store.
+
+Shutdown: `close` ends the threads after the merges they are in; what still waits stays in the frames, where it is as safe.
 Failure: a merge that fails is logged and tried again with growing pauses; ingest and readers go on meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,6 +31,8 @@ BYTES = 8 << 20
 AGE_S = 60.0
 QUIET_S = 300.0
 """A merged tail nobody adds to is kept so long for live readers."""
+THREADS = max(1, min(4, os.cpu_count() or 1))
+"""Each holds the memory of one merge."""
 _POLL_S = 1.0
 _MAX_PAUSE_S = 60.0
 
@@ -57,7 +63,7 @@ class _Waiting:
 
 
 class Merger:
-    """The thread `rf-merge` and the counters behind it. `clock` counts seconds and never goes back."""
+    """The threads `rf-merge-N` and the counters behind them. `clock` counts seconds and never goes back."""
 
     def __init__(self, merge: Callable[[bytes, bool], int], release: Callable[[bytes], None], clock: Callable[[], float]) -> None:
         self._merge = merge
@@ -66,12 +72,15 @@ class Merger:
         self._runs: dict[bytes, _Waiting] = {}
         self._condition = threading.Condition()
         self._is_closed = False
-        self._thread: threading.Thread | None = None
+        self._merging: set[bytes] = set()
+        self._looked_s = 0.0
+        """When quiet runs were looked for."""
+        self._threads = [threading.Thread(target=self._work, name=f"rf-merge-{number}", daemon=True) for number in range(THREADS)]
 
     def start(self) -> None:
         """Begins to merge in the background."""
-        self._thread = threading.Thread(target=self._work, name="rf-merge", daemon=True)
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def knows(self, run_id: bytes) -> bool:
         """Whether something of the run is counted."""
@@ -124,15 +133,30 @@ class Merger:
         with self._condition:
             return [(run_id, waiting.is_finished) for run_id, waiting in self._runs.items() if waiting.is_due(now_s)]
 
-    def _quiet(self) -> list[tuple[bytes, int]]:
-        """With how often something was counted for them."""
+    def _claim(self) -> tuple[bytes, bool] | None:
+        """A due run that nobody merges, the one that has waited longest for its turn; the caller merges it."""
+        now_s = self._clock()
+        for run_id, waiting in self._runs.items():
+            if run_id not in self._merging and waiting.is_due(now_s):
+                self._merging.add(run_id)
+                self._runs[run_id] = self._runs.pop(run_id)  # behind all others
+                return run_id, waiting.is_finished
+        return None
+
+    def _claim_quiet(self) -> list[tuple[bytes, int]]:
+        """Quiet runs, with how often something was counted for them, as `_claim` does; none between two looks."""
         now_s = self._clock()
         with self._condition:
-            return [
+            if now_s - self._looked_s < _POLL_S:
+                return []
+            self._looked_s = now_s
+            quiet = [
                 (run_id, waiting.stores)
                 for run_id, waiting in self._runs.items()
-                if waiting.frames == 0 and not waiting.is_released and now_s - waiting.changed_s >= QUIET_S
+                if waiting.frames == 0 and not waiting.is_released and now_s - waiting.changed_s >= QUIET_S and run_id not in self._merging
             ]
+            self._merging.update(run_id for run_id, _ in quiet)
+            return quiet
 
     def _failed(self, run_id: bytes) -> None:
         with self._condition:
@@ -143,17 +167,19 @@ class Merger:
     def _work(self) -> None:
         while True:
             with self._condition:
-                if not self._is_closed and not any(waiting.is_due(self._clock()) for waiting in self._runs.values()):
+                claimed = self._claim()
+                if claimed is None and not self._is_closed:
                     self._condition.wait(_POLL_S)
+                    claimed = self._claim()
                 if self._is_closed:
                     return
-            for run_id, is_final in self.due():
-                self._merge_one(run_id, is_final=is_final)
-                if self._is_closed:
-                    return
+            if claimed is not None:
+                self._merge_one(*claimed)
+                with self._condition:
+                    self._merging.discard(claimed[0])
             self._release_quiet()
 
-    def _merge_one(self, run_id: bytes, *, is_final: bool) -> None:
+    def _merge_one(self, run_id: bytes, is_final: bool) -> None:  # noqa: FBT001 - as it was claimed
         stores = self._stores(run_id)
         try:
             if self._merge(run_id, is_final) == 0:
@@ -163,19 +189,21 @@ class Merger:
             self._failed(run_id)
 
     def _release_quiet(self) -> None:
-        for run_id, stores in self._quiet():
+        for run_id, stores in self._claim_quiet():
             try:
                 self._release(run_id)
             except StoreError:
                 _log.exception("frames of the quiet run %s were not released", run_id.hex())
             with self._condition:
+                self._merging.discard(run_id)
                 if self._stores(run_id) == stores:
                     self._runs.pop(run_id, None)
 
     def close(self) -> None:
-        """Ends the thread after the merge it is in."""
+        """Ends the threads after the merges they are in."""
         with self._condition:
             self._is_closed = True
             self._condition.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
