@@ -4,7 +4,8 @@ A server takes frames of a million points a second (paced; what really arrived i
 a series of a million points in 1,000 buckets, one metric of 50 runs in 500 buckets each (in one request, and in one per run), the last
 values of 2,000 metrics. Timed is the whole answer over loopback on an open connection, HTTP and JSON included; `server` is the part of it
 that the server says it took (`server-timing`: from the whole request to the first byte of the answer). `door` is the smallest answer there
-is, at the same time: what of it is not the question's. Units: milliseconds, median and 99th percentile; points per second.
+is, at the same time: what of it is not the question's. The server keeps what it reads of the merged part of a run until its next merge:
+`first` is the answer of a server that was never asked. Units: milliseconds, median and 99th percentile; points per second.
 
 Not measured: more readers at once; a browser; a network.
 """
@@ -106,6 +107,7 @@ def _asked(server: BenchServer, when: str, more: dict[str, Callable[[], float]])
                 "median_ms": statistics.median(samples),
                 "p99_ms": sorted(samples)[int(0.99 * (len(samples) - 1))],
                 "server_ms": statistics.median(server_ms[question]),
+                **({} if more else {"first_ms": samples[0]}),
                 **told,
             },
         )

@@ -346,13 +346,23 @@ def series_json(series: Sequence[Buckets], *, added: bool = False) -> bytes: ...
 # A JSON list as docs/http-api.md section 3 has it, or (`added`) section 4.
 
 @final
+class StoredMetrics:
+    """What is merged of some metrics of a run, by name and label: good until the next merge. ValueError: damage."""
+
+    # name, label, points, step0, step1, last, ordinal of the writer of the last; in order
+    def __new__(cls, rows: Sequence[_StoredRow]) -> StoredMetrics: ...
+    def __len__(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
+
+@final
 class Metrics:
     """Some metrics of a run, by name and label: what is merged and what waits, together."""
 
     def __new__(
         cls,
         tail: Tail,
-        stored: Sequence[_StoredRow],  # name, label, points, step0, step1, last, ordinal of the writer of the last; in order
+        stored: StoredMetrics,  # the first behind `after`, and maybe others before them
         after: tuple[str, str] | None,
         limit: int,
     ) -> Metrics: ...

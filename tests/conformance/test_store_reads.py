@@ -262,6 +262,23 @@ def test_metrics_come_in_pages_that_part_all_of_them_by_name_and_label(store: St
     assert store.metric_count(first.run_id) == (5 if merged == 1 else 10)
 
 
+def test_metrics_that_were_read_before_a_merge_are_read_anew_after_it(store: Store) -> None:
+    writer = make_writer(store)
+    feed(store, writer, [writer.data([(0, {"a": 1.0, "b": "old"})])])
+    store.merge(writer.run_id, final=True)
+
+    def found() -> list[tuple[str, int, object]]:
+        return [(metric.name, metric.points, metric.last) for metric in store.metrics(writer.run_id)]
+
+    assert found() == found() == [("a", 1, 1.0), ("b", 1, "old")]
+    assert [metric.name for metric in store.metrics(writer.run_id, after=("a", ""), limit=5)] == ["b"]
+
+    feed(store, writer, [writer.data([(1, {"b": "new", "c": True})])])
+    assert found() == [("a", 1, 1.0), ("b", 2, "new"), ("c", 1, True)]
+    store.merge(writer.run_id, final=True)
+    assert found() == [("a", 1, 1.0), ("b", 2, "new"), ("c", 1, True)]
+
+
 def test_an_unknown_run_is_empty(store: Store) -> None:
     run_id = b"\x01" * 16
 

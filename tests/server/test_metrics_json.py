@@ -48,7 +48,7 @@ def test_last_values_are_written_as_python_would_write_them(rows: list[dict[str,
     tail.set_writers([(1, 0, 1, label, 0)])
     assert tail.add_frames([(1, ScriptedWriter().data([*enumerate(rows)]))], 1 << 30) == [None]
 
-    found = _native.Metrics(tail, [], None, 1_000)
+    found = _native.Metrics(tail, _native.StoredMetrics([]), None, 1_000)
     written = found.json(shown)
 
     expected = [in_python(Metric(*row)) for row in found.rows()]
@@ -62,11 +62,12 @@ def test_last_values_are_written_as_python_would_write_them(rows: list[dict[str,
 def test_merged_and_waiting_metrics_are_put_together_by_name_and_the_newer_value_wins() -> None:
     number = b"\x01" + bytes(8)  # 0.0, as the store keeps it
     stored = [("a", "", 3, 0, 2, number, 1), ("b", "", 1, 9, 9, number, 1), ("d", "", 1, 0, 0, None, None)]
+    merged = _native.StoredMetrics(stored)
     tail = _native.Tail()
     tail.set_writers([(1, 0, 1, "", 0)])
     assert tail.add_frames([(1, ScriptedWriter().data([(2, {"a": 7.0, "b": 8.0, "c": True})]))], 1 << 30) == [None]
 
-    found = [Metric(*row) for row in _native.Metrics(tail, stored, None, 10).rows()]
+    found = [Metric(*row) for row in _native.Metrics(tail, merged, None, 10).rows()]
 
     assert found == [
         Metric("a", "", "number", 4, 0, 2, 7.0),
@@ -74,4 +75,5 @@ def test_merged_and_waiting_metrics_are_put_together_by_name_and_the_newer_value
         Metric("c", "", "bool", 1, 2, 2, last=True),
         Metric("d", "", "string", 1, 0, 0, None),
     ]
-    assert [metric.name for metric in (Metric(*row) for row in _native.Metrics(tail, stored[:2], None, 2).rows())] == ["a", "b"]
+    assert [row[0] for row in _native.Metrics(tail, merged, None, 2).rows()] == ["a", "b"]
+    assert [row[0] for row in _native.Metrics(tail, merged, ("b", ""), 10).rows()] == ["c", "d"], "what is known may begin before"

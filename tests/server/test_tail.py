@@ -9,7 +9,7 @@ import pytest
 from runferry.server.store import tail as tail_module
 from runferry.server.store.protocol import StoreError
 from runferry.server.store.sqlite import SqliteStore
-from runferry.server.store.tail import KnownHeads, RunViews, TailTooLargeError
+from runferry.server.store.tail import Known, RunViews, TailTooLargeError
 
 from tests.conformance.conftest import feed, make_writer
 
@@ -86,21 +86,28 @@ def test_a_run_that_no_merge_makes_readable_is_an_error_and_not_a_loop() -> None
         raise AssertionError("not reached")
 
 
-def test_chunks_that_are_kept_for_other_charts_never_weigh_more_than_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail_module, "MAX_HEADS_BYTES", 100)
-    known = KnownHeads()
+def test_what_is_kept_of_a_run_never_weighs_more_than_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail_module, "MAX_KNOWN_BYTES", 100)
+    known = Known()
     small = [heads(40), heads(40), heads(40)]
 
-    known.keep(1, small[0])
-    known.keep(2, small[1])
-    known.keep(2, small[1])
-    assert (known.get(1), known.get(2), known.weight_bytes) == (small[0], small[1], 80)
+    known.keep_heads(1, small[0])
+    known.keep_heads(2, small[1])
+    known.keep_heads(2, small[1])
+    assert (known.heads(1), known.heads(2), known.weight_bytes) == (small[0], small[1], 80)
 
-    known.keep(3, small[2])
-    assert (known.get(1), known.get(2), known.get(3), known.weight_bytes) == (None, None, small[2], 40)
+    known.keep_heads(3, small[2])
+    assert (known.heads(1), known.heads(2), known.heads(3), known.weight_bytes) == (None, None, small[2], 40)
 
-    known.keep(4, heads(101))
-    assert (known.get(3), known.get(4), known.weight_bytes) == (small[2], None, 40)
+    known.keep_metrics(metrics := cast("_native.StoredMetrics", Heads(60)))
+    assert (known.metrics, known.heads(3), known.weight_bytes) == (metrics, small[2], 100)
+
+    known.keep_heads(3, small[2])
+    known.keep_heads(5, small[0])
+    assert (known.metrics, known.heads(3), known.heads(5), known.weight_bytes) == (None, None, small[0], 40)
+
+    known.keep_heads(4, heads(101))
+    assert (known.heads(5), known.heads(4), known.weight_bytes) == (small[0], None, 40)
 
 
 def test_what_is_kept_of_all_runs_never_weighs_more_than_it_may_and_answers_stay_the_same(

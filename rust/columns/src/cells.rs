@@ -106,7 +106,7 @@ impl Cell {
     }
 
     /// Bytes it takes in memory beside its place.
-    fn heavy_bytes(&self) -> usize {
+    pub(crate) fn heavy_bytes(&self) -> usize {
         match self {
             Self::Null | Self::F64(_) | Self::I64(_) | Self::Bool(_) => 0,
             Self::Str(value) => value.len() + 1,

@@ -32,6 +32,11 @@ impl Summary {
         (&self.name, &self.label)
     }
 
+    /// About how much memory it takes.
+    pub fn weight_bytes(&self) -> usize {
+        size_of::<Self>() + self.name.len() + self.label.len() + self.last.as_ref().map_or(0, Cell::heavy_bytes)
+    }
+
     /// Adds what waits in the tail.
     fn add(&mut self, new: Self, table: &Table) {
         let newness = |one: &Self| (one.step1, one.writer.map_or(0, |writer| table.rank(writer)));
@@ -44,11 +49,12 @@ impl Summary {
     }
 }
 
-/// Metrics behind `after` by name and label, at most `limit`: those of `stored`, which has the first so many of the merged ones in that
-/// order, and of the tail.
-pub fn summaries(tail: &Table, stored: Vec<Summary>, after: Option<(&str, &str)>, limit: usize) -> Vec<Summary> {
+/// Metrics behind `after` by name and label, at most `limit`: those of `stored`, which has the first so many of the merged ones behind it
+/// in that order, and may have others before them, and of the tail.
+pub fn summaries(tail: &Table, stored: &[Summary], after: Option<(&str, &str)>, limit: usize) -> Vec<Summary> {
     let mut waiting = of_tail(tail, after, limit).into_iter().peekable();
-    let mut stored = stored.into_iter().peekable();
+    let behind = stored.partition_point(|one| after.is_some_and(|after| one.place() <= after));
+    let mut stored = stored.iter().skip(behind).peekable();
     let mut found = Vec::with_capacity(stored.len() + waiting.len());
     while found.len() < limit {
         let order = match (stored.peek(), waiting.peek()) {
@@ -57,7 +63,7 @@ pub fn summaries(tail: &Table, stored: Vec<Summary>, after: Option<(&str, &str)>
             (None, Some(_)) => Ordering::Greater,
             (None, None) => break,
         };
-        let mut next = if order == Ordering::Greater { waiting.next() } else { stored.next() };
+        let mut next = if order == Ordering::Greater { waiting.next() } else { stored.next().cloned() };
         if order == Ordering::Equal
             && let (Some(one), Some(new)) = (&mut next, waiting.next())
         {

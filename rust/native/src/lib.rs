@@ -42,7 +42,7 @@ mod _native {
     #[pymodule_export]
     use crate::journals::{Follower, journal_frames, journal_fsck, journal_list, local_last_step, sync};
     #[pymodule_export]
-    use crate::metrics::Metrics;
+    use crate::metrics::{Metrics, StoredMetrics};
     #[pymodule_export]
     use crate::receipts::{StoredSums, journal_receipt, sums_together};
     #[pymodule_export]

@@ -12,6 +12,12 @@ use runferry_columns::summary::{self, Summary};
 
 use crate::store::{Tail, cell_to_python};
 
+/// What is merged of some metrics of a run, by name and label: good until the next merge.
+#[pyclass(frozen, module = "runferry._native")]
+pub(crate) struct StoredMetrics {
+    stored: Vec<Summary>,
+}
+
 /// Some metrics of a run, by name and label.
 #[pyclass(frozen, module = "runferry._native")]
 pub(crate) struct Metrics {
@@ -90,23 +96,40 @@ fn push_metric(out: &mut Vec<u8>, one: &Summary, told: Option<&Told>) {
 }
 
 #[pymethods]
+impl StoredMetrics {
+    /// `rows`: as [`stored_summary`] reads them, in order.
+    #[new]
+    fn new(rows: Vec<Bound<'_, PyTuple>>) -> PyResult<Self> {
+        Ok(Self { stored: rows.iter().map(stored_summary).collect::<PyResult<Vec<_>>>()? })
+    }
+
+    fn __len__(&self) -> usize {
+        self.stored.len()
+    }
+
+    /// About how much memory they take.
+    #[getter]
+    fn weight_bytes(&self) -> usize {
+        self.stored.iter().map(Summary::weight_bytes).sum()
+    }
+}
+
+#[pymethods]
 impl Metrics {
-    /// `stored`: as [`stored_summary`] reads them, in order.
     #[new]
     fn new(
         py: Python<'_>,
         tail: Bound<'_, Tail>,
-        stored: Vec<Bound<'_, PyTuple>>,
+        stored: Bound<'_, StoredMetrics>,
         after: Option<(String, String)>,
         limit: usize,
-    ) -> PyResult<Self> {
-        let stored = stored.iter().map(stored_summary).collect::<PyResult<Vec<_>>>()?;
-        let tail = tail.get();
+    ) -> Self {
+        let (tail, stored) = (tail.get(), &stored.get().stored);
         let found = py.detach(|| {
             let after = after.as_ref().map(|(name, label)| (name.as_str(), label.as_str()));
             tail.read(|table| summary::summaries(table, stored, after, limit))
         });
-        Ok(Self { found })
+        Self { found }
     }
 
     fn __len__(&self) -> usize {

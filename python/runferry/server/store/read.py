@@ -118,14 +118,14 @@ def _heads(connection: Reading, view: RunView, key: list[int], buckets: int, win
     key_id, points, step0, step1 = key
     is_whole = window[0] <= step0 and step1 <= window[1]
     is_snapped = points >= SNAP_POINTS * buckets
-    known = view.heads.get(key_id) if is_snapped else None
+    known = view.known.heads(key_id) if is_snapped else None
     if known is not None:
         return known
     made = _native.Heads(_chunks(connection, view.run_id, key_id, window, _SNAPPED if is_snapped else _WITH_VALUES, _WITH_AXIS))
     if is_whole and made.points != points:
         raise DamagedError(f"chunks hold other than the {points} points counted")
     if is_whole and is_snapped:
-        view.heads.keep(key_id, made)
+        view.known.keep_heads(key_id, made)
     return made
 
 
@@ -146,18 +146,26 @@ def metrics(connection: Reading, view: RunView, after: tuple[str, str] | None, l
     `points` counts a tail value that will replace a merged one at its step as one more until the merge.
     """
     most = _MOST_METRICS if limit is None else limit
+    return _native.Metrics(view.tail, view.known.metrics or _stored_metrics(connection, view, after, most), after, most)
+
+
+def _stored_metrics(connection: Reading, view: RunView, after: tuple[str, str] | None, most: int) -> _native.StoredMetrics:
+    """The first so many merged ones behind `after`; all of them, if they are not more, are kept for the next reader."""
     query = (
         "SELECT name, label, points, step0, step1, last, last_ordinal FROM key "
         f"WHERE run_id = ? AND role = 0 AND points > 0 {'AND (name, label) > (?, ?)' if after else ''} ORDER BY name, label LIMIT ?"
     )
-    stored = connection.execute(query, (view.run_id, *(after or ()), most)).fetchall()
-    for place, (name, label, points, step0, step1, last, ordinal) in enumerate(stored):
-        if last is None:
-            stored[place] = (name, label, points, step0, step1, _last_of_chunk(connection, view.run_id, name, label), ordinal)
+    rows = connection.execute(query, (view.run_id, *(after or ()), most)).fetchall()
+    for place in [place for place, row in enumerate(rows) if row[5] is None]:
+        name, label, points, step0, step1, _, ordinal = rows[place]
+        rows[place] = (name, label, points, step0, step1, _last_of_chunk(connection, view.run_id, name, label), ordinal)
     try:
-        return _native.Metrics(view.tail, stored, after, most)
+        stored = _native.StoredMetrics(rows)
     except (ValueError, OverflowError) as error:
         raise DamagedError(f"run {view.run_id.hex()}: the summary of a metric: {error}") from error
+    if after is None and len(stored) < most:
+        view.known.keep_metrics(stored)
+    return stored
 
 
 def _last_of_chunk(connection: Reading, run_id: bytes, name: str, label: str) -> bytes | None:

@@ -1,8 +1,8 @@
 """The live tail: frames that no merge has taken yet, decoded once and kept while a run is hot.
 
 A tail belongs to one value of `run.merges`: with the next merge its frames are chunks. It only grows, so a reader may see
-frames a moment newer than its transaction, never fewer, and never one that is in its chunks too. What was read of the chunks of long
-series is kept beside it, since it is as good for as long.
+frames a moment newer than its transaction, never fewer, and never one that is in its chunks too. What was read of the merged part is
+kept beside it, since it is as good for as long.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MAX_CACHED_BYTES = 256 << 20
 """Memory of all cached tails."""
 MAX_TAIL_BYTES = 96 << 20
 """Memory of one: what is more is merged before it is read."""
-MAX_HEADS_BYTES = 16 << 20
-"""Memory of what is kept of one run's chunks."""
+MAX_KNOWN_BYTES = 16 << 20
+"""Memory of what is kept of the merged part of one run."""
 _FRAMES_AT_ONCE = 32
 
 
@@ -39,28 +39,45 @@ class TailTooLargeError(Exception):
         self.merges = merges
 
 
-class KnownHeads:
-    """Chunks of the long series of a run, without their values; of some that were read last. Safe from any thread."""
+class Known:
+    """What was read of the merged part of a run. Safe from any thread.
+
+    Chunks of long series without their values, of some that were read last, and the summaries of all metrics.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._of_key: dict[int, _native.Heads] = {}
+        self._heads: dict[int, _native.Heads] = {}
+        self.metrics: _native.StoredMetrics | None = None
+        """All of them, if they are known."""
         self.weight_bytes = 0
 
-    def get(self, key_id: int) -> _native.Heads | None:
+    def heads(self, key_id: int) -> _native.Heads | None:
         """All chunks of a key, if they are known."""
-        return self._of_key.get(key_id)
+        return self._heads.get(key_id)
 
-    def keep(self, key_id: int, heads: _native.Heads) -> None:
-        """Remembers all chunks of a key, and forgets others where they would be too many together."""
+    def keep_heads(self, key_id: int, heads: _native.Heads) -> None:
+        """Remembers all chunks of a key."""
         with self._lock:
-            if key_id in self._of_key or heads.weight_bytes > MAX_HEADS_BYTES:
-                return
-            if self.weight_bytes + heads.weight_bytes > MAX_HEADS_BYTES:
-                self._of_key.clear()
-                self.weight_bytes = 0
-            self._of_key[key_id] = heads
-            self.weight_bytes += heads.weight_bytes
+            if key_id not in self._heads and self._make_room(heads.weight_bytes):
+                self._heads[key_id] = heads
+
+    def keep_metrics(self, metrics: _native.StoredMetrics) -> None:
+        """Remembers all metrics."""
+        with self._lock:
+            if self.metrics is None and self._make_room(metrics.weight_bytes):
+                self.metrics = metrics
+
+    def _make_room(self, weight_bytes: int) -> bool:
+        """Forgets the rest where it would be too much together; False: this alone is."""
+        if weight_bytes > MAX_KNOWN_BYTES:
+            return False
+        if self.weight_bytes + weight_bytes > MAX_KNOWN_BYTES:
+            self._heads.clear()
+            self.metrics = None
+            self.weight_bytes = 0
+        self.weight_bytes += weight_bytes
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +90,7 @@ class RunView:
     rows: int
     chunk_bytes: int
     tail: _native.Tail
-    heads: KnownHeads
+    known: Known
     next_seqs: list[tuple[int, int]]
     """Of each writer its id and the number it goes on with, in the order they were first seen. The tail may know more, never less."""
 
@@ -82,7 +99,7 @@ class RunView:
 class _CachedTail:
     merges: int
     tail: _native.Tail = field(default_factory=_native.Tail)
-    heads: KnownHeads = field(default_factory=KnownHeads)
+    known: Known = field(default_factory=Known)
     lock: threading.Lock = field(default_factory=threading.Lock)
     next_seqs: dict[int, int] = field(default_factory=dict)
     """Signed writer id to the first number not in the tail."""
@@ -93,7 +110,7 @@ class _CachedTail:
     @property
     def weight_bytes(self) -> int:
         """About how much memory it takes."""
-        return self.tail.weight_bytes + self.heads.weight_bytes
+        return self.tail.weight_bytes + self.known.weight_bytes
 
 
 def writers_for_native(connection: Reading, run_id: bytes) -> list[tuple[int, int, int, str, int]]:
@@ -124,7 +141,7 @@ class TailCache:
         with cached.lock:
             next_seqs = self._fill(connection, run_id, cached)
         self.count(run_id)
-        return RunView(run_id, merges, points, rows, chunk_bytes, cached.tail, cached.heads, next_seqs)
+        return RunView(run_id, merges, points, rows, chunk_bytes, cached.tail, cached.known, next_seqs)
 
     def _entry(self, run_id: bytes, merges: int) -> _CachedTail:
         with self._lock:
