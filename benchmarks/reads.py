@@ -15,7 +15,6 @@ from __future__ import annotations
 import http.client
 import queue
 import statistics
-import struct
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -27,15 +26,15 @@ from runferry.server._generated import ingest_pb2 as pb
 from runferry.server._generated import ingest_pb2_grpc as services
 
 from benchmarks.figures import Figure
-from benchmarks.ingest import Journal, send_all, written
+from benchmarks.ingest import moved, send_all, written
 from benchmarks.scene import PROJECT, running_server
 from benchmarks.server_disk import merged_bytes
 from benchmarks.workloads import Workload, loss_curve, wide
-from tests.support.frames import ScriptedWriter, crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from benchmarks.ingest import Journal
     from benchmarks.scene import BenchServer
 
 LONG_ROWS, RUNS, RUN_ROWS, METRICS, METRIC_ROWS = 1_000_000, 50, 5_000, 2_000, 100
@@ -52,7 +51,7 @@ def measure() -> Iterator[Figure]:
     stored = [
         (written(long, "long", passes=1), "long", LONG_ROWS),
         (written(wide(METRIC_ROWS, METRICS), "wide", passes=1), "wide", METRIC_ROWS * METRICS),
-        *((_moved(several, f"several-{number}"), f"several-{number}", RUN_ROWS * 10) for number in range(RUNS)),
+        *((moved(several, f"several-{number}"), f"several-{number}", RUN_ROWS * 10) for number in range(RUNS)),
     ]
     arriving = written(loss_curve(ARRIVING_ROWS), "arriving", passes=1)
     with running_server() as server:
@@ -139,7 +138,7 @@ class _Load:
         number = 0
         points = ARRIVING_ROWS * 10
         while not self._is_over.is_set():
-            self._send(_moved(self._journal, f"arriving-{number}"))
+            self._send(moved(self._journal, f"arriving-{number}"))
             number += 1
             self._points += points
             self._is_over.wait(max(0.0, self._began_s + self._points / ARRIVING_PER_S - time.monotonic()))
@@ -163,15 +162,3 @@ class _Load:
                     break
             outgoing.put(pb.ClientMessage(bye=pb.Bye()))
             outgoing.put(None)
-
-
-def _moved(journal: Journal, run_id: str) -> Journal:
-    """The same frames as another run's."""
-    scripted = ScriptedWriter(project=PROJECT, id=run_id, writer_id=int.from_bytes(run_id.encode()[-7:], "little") + 1)
-
-    def moved(frame: bytes) -> bytes:
-        head = frame[:16] + scripted.run_id + struct.pack("<Q", scripted.writer_id) + frame[40:60]
-        return head + struct.pack("<I", crc32c(head)) + frame[64:]
-
-    messages = [[moved(frame) for frame in message] for message in journal.messages]
-    return Journal(scripted.open_frame(), messages, journal.next_seq, journal.size_bytes)
