@@ -109,8 +109,12 @@ def test_ctrl_c_ends_the_wait_for_an_answer() -> None:
                 time.sleep(0.01)
             signal.pthread_kill(main, signal.SIGINT)
 
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins with it ignored
         thread = threading.Thread(target=interrupt)
         thread.start()
-        with pytest.raises(KeyboardInterrupt):
-            ask(url, timeout_s=3600)
-        thread.join()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                ask(url, timeout_s=3600)
+        finally:
+            thread.join()
+            signal.signal(signal.SIGINT, before)
