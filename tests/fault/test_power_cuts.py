@@ -1,6 +1,6 @@
 """Power cuts under the client's journal and under the server's data: what was promised durable before the cut is there after it.
 
-RUNFERRY_EFFORT_POWER_CUTS : how many of each (default 100), RUNFERRY_SEED which instants. See `tests/support/power.py` for what a cut is.
+RUNFERRY_EFFORT_POWER_CUTS says how many (default 100), RUNFERRY_SEED which instants. See `tests/support/power.py` for what a cut is.
 """
 
 from __future__ import annotations
