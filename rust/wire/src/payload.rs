@@ -1,12 +1,23 @@
 //! Payloads: compression with bounds.
+//!
+//! A thread keeps its contexts from payload to payload: setting one up costs more than all the rest of a small frame, several times over
+//! where it is read ([decision 19](../../../docs/decisions/0019-no-dictionary-for-small-frames.md) has the figures).
 
+use std::cell::RefCell;
 use std::io::Read;
 
 use thiserror::Error;
+use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe;
 
 use crate::frame::{Codec, Header, MAX_RAW_BYTES};
 
-/// Largest window a payload may ask the decompressor for: 8 MiB, far above what this crate writes.
+thread_local! {
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Largest window a payload may ask for memory for: 8 MiB, far above what this crate writes.
 const MAX_WINDOW_LOG: u32 = 23;
 
 /// Most bytes that a payload of a writer unfolds to: what is read back may have more, up to what a header can say.
@@ -38,16 +49,20 @@ pub enum PayloadError {
 
 /// Compresses `raw`, or keeps it as it is where that is not larger.
 pub fn compress(raw: &[u8], level: i32) -> (Codec, Vec<u8>) {
-    let compressed = zstd::bulk::Compressor::new(level).and_then(|mut compressor| {
-        compressor.include_checksum(true)?;
-        compressor.include_contentsize(true)?;
-        compressor.compress(raw)
-    });
-    match compressed {
-        Ok(bytes) if bytes.len() < raw.len() => (Codec::Zstd, bytes),
+    let compressed =
+        COMPRESSOR.try_with(|kept| zstd_frame(kept.try_borrow_mut().ok()?.get_or_insert_default(), raw, level).ok());
+    match compressed.ok().flatten() {
+        Some(bytes) if bytes.len() < raw.len() => (Codec::Zstd, bytes),
         // zstd fails only for lack of memory; stored plain, nothing is lost.
-        Ok(_) | Err(_) => (Codec::Plain, raw.to_vec()),
+        Some(_) | None => (Codec::Plain, raw.to_vec()),
     }
+}
+
+fn zstd_frame(compressor: &mut Compressor<'static>, raw: &[u8], level: i32) -> std::io::Result<Vec<u8>> {
+    compressor.set_compression_level(level)?;
+    compressor.include_checksum(true)?;
+    compressor.include_contentsize(true)?;
+    compressor.compress(raw)
 }
 
 /// The decompressed payload of a frame: exactly `raw_len` bytes, never more memory than that.
@@ -78,8 +93,24 @@ pub fn decompress_written(header: &Header, payload: &[u8]) -> Result<Vec<u8>, Pa
     decompress(header, payload)
 }
 
-/// At most one byte more than expected, whatever the stream would unfold to.
+/// At most one byte more than expected, whatever the payload would unfold to.
 fn inflate(payload: &[u8], expected: u32) -> std::io::Result<Vec<u8>> {
+    inflate_at_once(payload, expected).map_or_else(|| inflate_bit_by_bit(payload, expected), Ok)
+}
+
+/// A payload that is what it should be: into its place in one pass, in which no window takes memory. `None`: it is not.
+fn inflate_at_once(payload: &[u8], expected: u32) -> Option<Vec<u8>> {
+    let frame = payload.get(..zstd_safe::find_frame_compressed_size(payload).ok()?)?;
+    let inflated = DECOMPRESSOR.try_with(|kept| {
+        let mut raw = Vec::with_capacity(expected as usize);
+        kept.try_borrow_mut().ok()?.get_or_insert_default().decompress_to_buffer(frame, &mut raw).ok()?;
+        (raw.len() == expected as usize).then_some(raw)
+    });
+    inflated.ok().flatten()
+}
+
+/// Any other payload, as far as it can be read: its length or zstd's words say what is wrong with it.
+fn inflate_bit_by_bit(payload: &[u8], expected: u32) -> std::io::Result<Vec<u8>> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(payload)?.single_frame();
     decoder.window_log_max(MAX_WINDOW_LOG)?;
     // Room for all of it, and for the byte too much: growing by doubling would copy, and hold a payload twice. Where the header lies,
@@ -108,6 +139,26 @@ mod tests {
             let (codec, stored) = compress(&raw, 1);
 
             prop_assert_eq!(decompress(&header(codec, raw.len() as u32, &stored), &stored), Ok(raw));
+        }
+
+        /// In one pass, in a context that has seen other payloads. It may take one more: whole, and asking for a window it does not need.
+        #[test]
+        fn a_payload_in_one_pass_is_what_it_is_bit_by_bit(
+            raw: Vec<u8>, repeat in 1_usize..50, flipped in proptest::option::of(any::<proptest::sample::Index>()), behind: Vec<u8>, off in -1_i64..2,
+        ) {
+            let raw = raw.repeat(repeat);
+            let mut payload = compress(&raw, 1).1;
+            if let (Some(flipped), false) = (flipped, payload.is_empty()) {
+                let bit = flipped.index(payload.len() * 8);
+                payload[bit / 8] ^= 1 << (bit % 8);
+            }
+            payload.extend_from_slice(&behind);
+            let expected = u32::try_from(raw.len() as i64 + off).unwrap_or_default();
+
+            let at_once = inflate_at_once(&payload, expected);
+
+            let bit_by_bit = inflate_bit_by_bit(&payload, expected).ok().filter(|found| found.len() == expected as usize);
+            prop_assert_eq!(&at_once, if off == 0 && bit_by_bit.is_none() && at_once.as_ref() == Some(&raw) { &at_once } else { &bit_by_bit });
         }
 
         #[test]
