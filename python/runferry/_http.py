@@ -94,10 +94,8 @@ class Server:
             AuthenticationError: Nothing, or not `scope` ("read" or "write").
             CommError: Whatever else `get` raises.
         """
-        if self._api_key is not None and not self._is_runferry:
-            self.door(timeout_s=timeout_s)
         path = "/api/v1/session"
-        status, reason, body = self._ask(path, key=self._api_key, timeout_s=timeout_s)
+        status, reason, body = self._ask(path, key=self._key_to_show(timeout_s), timeout_s=timeout_s)
         if status != _OK:
             raise self._refusal(path, status, reason, body)
         session = _json(body)
@@ -110,13 +108,17 @@ class Server:
         self, path: Sequence[str], query: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
     ) -> Iterator[HTTPResponse]:
         """The body as it arrives. Raises what `get` does; `timeout_s` bounds each single wait."""
-        if self._api_key is not None and not self._is_runferry:
-            self.door(timeout_s=timeout_s)
         url_path = "/api/v1/" + "/".join(quote(part, safe="") for part in path)
-        with self._open(url_path, query, key=self._api_key, timeout_s=timeout_s) as response:
+        with self._open(url_path, query, key=self._key_to_show(timeout_s), timeout_s=timeout_s) as response:
             if response.status != _OK:
                 raise self._refusal(url_path, response.status, response.reason, _start_of(response))
             yield response
+
+    def _key_to_show(self, timeout_s: float | None) -> str | None:
+        """The key, once the address has said that it is Runferry."""
+        if self._api_key is not None and not self._is_runferry:
+            self.door(timeout_s=timeout_s)
+        return self._api_key
 
     def _ask(self, path: str, *, key: str | None, timeout_s: float | None) -> tuple[int, str, bytes]:
         """Status, its name and the body of a short answer."""

@@ -124,6 +124,7 @@ class WriterStatus(TypedDict):
     marked_values: int
     damaged_records: int
     lag_s: float
+    linger_s: float
     backlog_frames: int
     backlog_bytes: int
     retries: int

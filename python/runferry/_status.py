@@ -53,6 +53,8 @@ class RunStatus:
     """Records of the ring that could not be read back: each is a counted GAP."""
     lag_s: float = 0.0
     """Age of the oldest record that is not where it belongs: on the server, offline in the journal."""
+    linger_s: float = 0.0
+    """How long rows gather before they become a frame: 0.1 s online, unless a server with very many writers asks for more; 1 s offline."""
     backlog_frames: int = 0
     """Frames journaled and not acked."""
     backlog_bytes: int = 0

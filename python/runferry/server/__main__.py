@@ -95,6 +95,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="writers connected at once; more are told when to come back, and so is a client that has five sixths of them (default: 12000)",
     )
+    options.add_argument(
+        "--max-frame-rate",
+        type=_count,
+        default=int(Limits().most_frames_per_s),
+        metavar="N",
+        help="frames a second of all writers together above which they are asked for fewer and larger ones (default: 8000)",
+    )
     options.add_argument("--verbose", action="store_true", help="log what the server does")
     return options
 
@@ -124,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             advertised_write=told.advertise_write,
             require_keys=told.require_keys,
             insecure_no_auth=told.insecure_no_auth,
-            limits=Limits(keep_free_bytes=told.keep_free, max_streams=told.max_writers),
+            limits=Limits(keep_free_bytes=told.keep_free, max_streams=told.max_writers, most_frames_per_s=told.max_frame_rate),
             tls_cert=told.tls_cert,
             tls_key=told.tls_key,
         )

@@ -48,6 +48,8 @@ class Limits:
     """Openings that wait for their turn; more are told when to come back."""
     max_pending_bytes: int = 256 << 20
     """Frames of all streams that wait for their commit: then nothing more is read, and new writers are told to come back."""
+    most_frames_per_s: float = 8_000.0
+    """Of all writers together; with more, writers are asked to let their frames fill for longer."""
     stream_age_s: float = 3_600.0
     """A stream older than this (give or take a tenth) is drained, so that writers spread over servers that come and go."""
     drain_timeout_s: float = 10.0

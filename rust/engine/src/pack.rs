@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
@@ -96,7 +96,6 @@ pub(crate) struct Packer {
     pub(crate) is_online: bool,
     pub(crate) fsync: Fsync,
     pub(crate) policy: Policy,
-    pub(crate) linger_ms: Arc<AtomicU64>,
     pub(crate) to_sync: SyncQueue,
     pub(crate) clock: Clock,
 }
@@ -227,7 +226,7 @@ impl Loop {
     }
 
     fn linger(&self) -> Duration {
-        Duration::from_millis(self.it.linger_ms.load(Ordering::Relaxed)).max(self.pressure.linger())
+        self.it.shared.linger().max(self.pressure.linger())
     }
 
     /// Under pressure rows gather for long; they keep their place in the ring, which must not fill by that.

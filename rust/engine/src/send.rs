@@ -16,7 +16,7 @@ mod gaps;
 mod life;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,7 +33,7 @@ use crate::clock::Clock;
 use crate::credentials::{Access, Credentials, Hidden};
 use crate::outward::Outward;
 use crate::patience::{Attempt, Patience};
-use crate::shared::{Connection as State, Counters, Shared};
+use crate::shared::{Connection as State, Counters, ONLINE_LINGER, Shared};
 use crate::source::Source;
 use gaps::Gaps;
 use life::{is_of_another_life, succeed};
@@ -65,8 +65,6 @@ pub(crate) struct Sender<D> {
     pub(crate) access: Access,
     pub(crate) client: String,
     pub(crate) shared: Arc<Shared>,
-    /// How long the packer lets frames fill; the server may ask for more.
-    pub(crate) linger_ms: Arc<AtomicU64>,
     pub(crate) behalf: Behalf,
     pub(crate) timeouts: Timeouts,
 }
@@ -274,6 +272,7 @@ async fn connect(
         state.storage_epoch.clone_from(&opened.storage_epoch);
     });
     opened.notices.iter().for_each(|text| shared.notice(text.clone()));
+    shared.set_linger(ONLINE_LINGER); // what a server wished holds for its stream
     let resume = session.opened(&request, &opened, now);
     if let Resume::NewWriter { server_next_seq, client_next_seq } = resume {
         if sender.behalf == Behalf::Own {
@@ -421,10 +420,7 @@ fn heed(
                 gaps.put(&frame, source, shared, reason, &detail);
             }
         }
-        Reaction::Linger(linger) => {
-            let linger_ms = linger.map_or(100, |linger| linger.as_millis() as u64);
-            sender.linger_ms.store(linger_ms, Ordering::Relaxed);
-        }
+        Reaction::Linger(linger) => shared.set_linger(linger),
         Reaction::Draining => {}
         Reaction::Notice(text) => shared.notice(text),
         Reaction::Closed => return Ok(Some(Parted::Reconnect)),

@@ -23,6 +23,8 @@ const OUTBOX_BYTES: usize = 4 << 20;
 pub(crate) const REFUSED_BYTES: usize = 8 << 20;
 /// What the server had to say is kept so far back.
 const MOST_NOTICES: usize = 50;
+/// How long rows of a connected writer gather before they become a frame, unless the server wishes otherwise.
+pub(crate) const ONLINE_LINGER: Duration = Duration::from_millis(100);
 
 /// Counts since the writer's start.
 #[derive(Debug, Default)]
@@ -214,6 +216,8 @@ pub(crate) struct Shared {
     is_holding: AtomicBool,
     /// How often the policy for a full journal has begun or ended its work: odd while it works.
     pressure_turns: AtomicU64,
+    /// How long rows gather before they become a frame, in milliseconds.
+    linger_ms: AtomicU64,
 }
 
 impl Shared {
@@ -237,7 +241,18 @@ impl Shared {
             stop: tokio::sync::Notify::new(),
             is_holding: AtomicBool::new(false),
             pressure_turns: AtomicU64::new(0),
+            linger_ms: AtomicU64::new(0),
         }
+    }
+
+    /// How long rows gather before they become a frame.
+    pub(crate) fn linger(&self) -> Duration {
+        Duration::from_millis(self.linger_ms.load(Ordering::Relaxed))
+    }
+
+    /// Sets how long rows gather from now on.
+    pub(crate) fn set_linger(&self, linger: Duration) {
+        self.linger_ms.store(linger.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// Notes whether the policy for a full journal is at work.

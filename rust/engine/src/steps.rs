@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use crate::pack::{Fsync, Loop, Packer};
 use crate::pressure::Policy;
 use crate::receipt::{Covered, segment_head};
 use crate::send::{Behalf, Ended, Sender, serve};
-use crate::shared::Shared;
+use crate::shared::{ONLINE_LINGER, Shared};
 use crate::source::{JournalSource, LiveSource};
 use crate::sync_disk::{SyncJob, SyncQueue, do_job};
 
@@ -83,7 +82,6 @@ pub struct Process {
     identity: Identity,
     dir: PathBuf,
     open_frame: Vec<u8>,
-    linger_ms: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for Process {
@@ -110,7 +108,7 @@ impl Process {
         let head = segment_head(identity, open.clone(), covered.clone());
         let journal = Journal::create(Arc::clone(&world.disk), dir, head, 1, options)?;
         let shared = Arc::new(Shared::new(1));
-        let linger_ms = Arc::new(AtomicU64::new(100));
+        shared.set_linger(ONLINE_LINGER);
         let (to_sync, sync_jobs) = sync_channel(4);
         let packer = Loop::new(Packer {
             identity,
@@ -126,12 +124,11 @@ impl Process {
             fsync,
             // Rows wait for room: nobody here could be told that they went.
             policy: Policy::Block(Duration::ZERO),
-            linger_ms: Arc::clone(&linger_ms),
             to_sync: SyncQueue::new(to_sync),
             clock: world.clock,
         });
         let open_frame = map_frame(identity, Kind::Open, 1, 0, 0, open);
-        Ok(Self { packer, sync_jobs, shared, identity, dir: dir.to_owned(), open_frame, linger_ms })
+        Ok(Self { packer, sync_jobs, shared, identity, dir: dir.to_owned(), open_frame })
     }
 
     /// What `rf-pack` does between two looks at its inbox; how long it would sleep then.
@@ -160,7 +157,7 @@ impl Process {
         world: &World<D>,
         random: fastrand::Rng,
     ) -> impl Future<Output = Sent> + use<D> {
-        let sender = sender(world, Arc::clone(&self.shared), Arc::clone(&self.linger_ms), Behalf::Own);
+        let sender = sender(world, Arc::clone(&self.shared), Behalf::Own);
         let open_frame = self.open_frame.clone().into();
         let disk = Arc::clone(&world.disk);
         let source = LiveSource::new(Arc::clone(&self.shared), disk, &self.dir, open_frame, self.identity);
@@ -187,12 +184,7 @@ impl Process {
     }
 }
 
-fn sender<D: Dial + Clone>(
-    world: &World<D>,
-    shared: Arc<Shared>,
-    linger_ms: Arc<AtomicU64>,
-    behalf: Behalf,
-) -> Sender<D> {
+fn sender<D: Dial + Clone>(world: &World<D>, shared: Arc<Shared>, behalf: Behalf) -> Sender<D> {
     Sender {
         dial: world.dial.clone(),
         clock: world.clock,
@@ -200,7 +192,6 @@ fn sender<D: Dial + Clone>(
         access: crate::credentials::Access::default(),
         client: CLIENT.to_owned(),
         shared,
-        linger_ms,
         behalf,
         timeouts: Timeouts::default(),
     }
@@ -236,7 +227,7 @@ pub async fn replay<D: Dial + Clone>(
 ) -> Result<Sent, AdoptError> {
     let open_frame = scan.open.clone().ok_or_else(|| AdoptError::NoOpen(dir.to_owned()))?;
     let (identity, _) = read_open(&open_frame).ok_or_else(|| AdoptError::NoOpen(dir.to_owned()))?;
-    let sender = sender(world, Arc::new(Shared::new(1)), Arc::new(AtomicU64::new(0)), Behalf::Absent);
+    let sender = sender(world, Arc::new(Shared::new(1)), Behalf::Absent);
     let bounds = (scan.first_seq, scan.next_seq);
     let source = JournalSource::new(Arc::clone(&world.disk), dir, identity, open_frame.into(), bounds, false);
     Ok(serve(&sender, source, None, random).await.into())

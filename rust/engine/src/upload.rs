@@ -7,7 +7,7 @@ mod follow;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -400,7 +400,6 @@ async fn send_journal(
         access: destination.access.clone(),
         client: destination.client.clone(),
         shared: shared.clone(),
-        linger_ms: Arc::new(AtomicU64::new(0)),
         behalf: journal.behalf(),
         timeouts: destination.timeouts,
     };

@@ -31,14 +31,13 @@ use crate::pack::{self, Command, Fsync, Packer};
 use crate::pressure::Policy;
 use crate::receipt::{Covered, segment_head};
 use crate::send::{self, Behalf, Sender};
-use crate::shared::{Connection, Counters, LossReason, PACK, SEND, SYNC, Shared};
+use crate::shared::{Connection, Counters, LossReason, ONLINE_LINGER, PACK, SEND, SYNC, Shared};
 use crate::source::LiveSource;
 use crate::sync_disk::{self, SyncQueue};
 use crate::{clock, thread};
 
 const NAMES_BYTES: usize = 1 << 20;
-const ONLINE_LINGER_MS: u64 = 100;
-const OFFLINE_LINGER_MS: u64 = 1_000;
+const OFFLINE_LINGER: Duration = Duration::from_secs(1);
 /// A disk with less than five times this free is full by `journal_min_free_bytes` before it is by the cap.
 const LEAST_CAP_BYTES: u64 = 16 << 20;
 /// How long `finish` waits for a disk that hangs.
@@ -148,6 +147,7 @@ pub struct Status {
     pub retries: u64,
     pub rejected_frames: u64,
     pub lag_s: f64,
+    pub linger_s: f64,
     pub backlog_frames: u64,
     pub backlog_bytes: u64,
     pub journal_bytes: u64,
@@ -233,7 +233,7 @@ impl Writer {
         runferry_failpoints::hit!("start.ring");
 
         let shared = Arc::new(Shared::new(1));
-        let linger_ms = Arc::new(AtomicU64::new(if is_online { ONLINE_LINGER_MS } else { OFFLINE_LINGER_MS }));
+        shared.set_linger(if is_online { ONLINE_LINGER } else { OFFLINE_LINGER });
         let (to_sync, sync_jobs) = sync_channel(4);
         let (inbox, commands) = sync_channel(64);
         let packer = Packer {
@@ -249,7 +249,6 @@ impl Writer {
             is_online,
             fsync: options.fsync,
             policy: options.policy,
-            linger_ms: linger_ms.clone(),
             to_sync: SyncQueue::new(to_sync),
             clock: Clock::MACHINE,
         };
@@ -267,7 +266,6 @@ impl Writer {
                 access: options.access,
                 client: options.client,
                 shared: shared.clone(),
-                linger_ms,
                 behalf: Behalf::Own,
                 timeouts: Timeouts::default(),
             };
@@ -493,6 +491,7 @@ impl Writer {
             retries: get(&counters.retries),
             rejected_frames: get(&counters.rejected_frames),
             lag_s: waiting.clone().next().map_or(0.0, |item| now.saturating_sub(item.packed_at).as_secs_f64()),
+            linger_s: self.shared.linger().as_secs_f64(),
             backlog_frames: state.next_seq.saturating_sub(state.durable_next_seq),
             backlog_bytes: waiting.map(|item| item.frame.len() as u64).sum(),
             journal_bytes: state.journal_bytes,

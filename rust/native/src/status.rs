@@ -50,6 +50,7 @@ impl Writer {
         dict.set_item("marked_values", status.marked_values)?;
         dict.set_item("damaged_records", status.damaged_records)?;
         dict.set_item("lag_s", status.lag_s)?;
+        dict.set_item("linger_s", status.linger_s)?;
         dict.set_item("backlog_frames", status.backlog_frames)?;
         dict.set_item("backlog_bytes", status.backlog_bytes)?;
         dict.set_item("retries", status.retries)?;

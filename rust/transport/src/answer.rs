@@ -73,7 +73,7 @@ pub enum Event {
         retry_after: Duration,
         /// And then not faster than this.
         bytes_per_s: Option<NonZeroU64>,
-        /// Wait so long for a frame to fill.
+        /// Wait so long for a frame to fill; alone it stops nothing.
         linger: Option<Duration>,
         /// In words.
         reason: String,

@@ -150,8 +150,8 @@ pub enum Reaction {
         /// Why.
         cause: GapCause,
     },
-    /// Let frames fill for so long; none: as before.
-    Linger(Option<Duration>),
+    /// Let frames fill for so long while this stream is open.
+    Linger(Duration),
     /// The server is about to close. No frame goes any more; acks still come. [`Due::Reconnect`] follows.
     Draining,
     /// Tell the user.
@@ -328,11 +328,14 @@ impl Session {
                 Ok(Reaction::Nothing)
             }
             Event::Throttle { retry_after, bytes_per_s, linger, reason: _ } => {
-                stream.bytes_per_s = bytes_per_s;
-                let wait = obeyed(retry_after, self.random.f64());
-                self.not_before = self.not_before.max(now.saturating_add(wait));
-                self.window.halve();
-                Ok(Reaction::Linger(linger))
+                // A wish for larger frames alone stops nothing, and is no sign of overload; without any word it is one.
+                if linger.is_none() || bytes_per_s.is_some() || !retry_after.is_zero() {
+                    stream.bytes_per_s = bytes_per_s;
+                    let wait = obeyed(retry_after, self.random.f64());
+                    self.not_before = self.not_before.max(now.saturating_add(wait));
+                    self.window.halve();
+                }
+                Ok(linger.map_or(Reaction::Nothing, Reaction::Linger))
             }
             Event::Reject { seq, reason } => {
                 if seq < stream.durable_next_seq || seq >= stream.highest_sent_seq {

@@ -387,6 +387,23 @@ fn a_throttle_outlives_the_connection_and_halves_the_window() {
 }
 
 #[test]
+fn a_wish_for_larger_frames_alone_stops_nothing_and_leaves_window_and_rate() {
+    let mut session = session_with_sent(0);
+    session.told(throttle(Duration::ZERO, 2 * FRAME_BYTES), NOW).expect("a throttle");
+    let (later, window_bytes) = (NOW + Duration::from_secs(1), session.window().window_bytes());
+    let linger = Duration::from_secs(2);
+    let wish =
+        Event::Throttle { retry_after: Duration::ZERO, bytes_per_s: None, linger: Some(linger), reason: String::new() };
+
+    let reaction = session.told(wish, later).expect("a wish");
+
+    assert_eq!(reaction, Reaction::Linger(linger));
+    assert_eq!(session.window().window_bytes(), window_bytes);
+    assert_eq!(session.offer(frame(1), later), Verdict::Send);
+    assert_eq!(session.offer(frame(2), later), Verdict::NotBefore(later + Duration::from_millis(500)));
+}
+
+#[test]
 fn a_rate_paces_the_frames() {
     let mut session = session_with_sent(0);
     session.told(throttle(Duration::ZERO, 2 * FRAME_BYTES), NOW).expect("a throttle");

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from runferry.server.ingest.admission import Admission, ShedError
 from runferry.server.ingest.commit import GroupCommitter
 from runferry.server.ingest.messages import parsed
 from runferry.server.ingest.opening import open_streams
+from runferry.server.ingest.pace import Pace
 from runferry.server.ingest.stream import Context, WriterStream, serve_writer
 from runferry.server.metadata.writes import apply_death
 from runferry.server.query import now_us
@@ -68,6 +70,7 @@ class Ingest:
         self.applier = applier
         self.limits = limits
         self.admission = Admission(limits, lambda messages: open_streams(messages, database, store))
+        self.pace = Pace(limits.most_frames_per_s, time.monotonic)
         self.pending_bytes = 0
         """Frames of all streams that wait for their commit."""
         self.has_room = asyncio.Event()

@@ -28,6 +28,7 @@ from runferry.server.ingest.commit import Submission
 from runferry.server.ingest.messages import BadMessageError
 from runferry.server.ingest.opening import Opened, is_newer_format
 from runferry.server.ingest.outbox import Outbox
+from runferry.server.ingest.pace import FIRST_LINGER_MS
 from runferry.server.ingest.sequence import Checked, Numbers, Stretch, checked_frames
 from runferry.server.metadata.writes import Beat, Counters
 from runferry.server.query import now_us
@@ -69,6 +70,7 @@ class WriterStream:
         self._room = asyncio.Event()
         self._is_gone = False
         self._generation = 0
+        self._told_linger_ms = FIRST_LINGER_MS
         self._ending: str | None = None
         self._ending_code = grpc.StatusCode.UNAVAILABLE
         self._stop_reading = asyncio.Event()
@@ -202,7 +204,15 @@ class WriterStream:
             if not await self._take_some(frames[begin : begin + FRAMES_AT_ONCE]):
                 return False
         self._outbox.ack(received=self._numbers.expected, durable=self._durable)
+        if not self._is_replay:  # its frames are made
+            self._keep_pace(len(frames))
         return True
+
+    def _keep_pace(self, frames: int) -> None:
+        self._ingest.pace.count(frames)
+        if self._told_linger_ms != self._ingest.pace.linger_ms:
+            self._told_linger_ms = self._ingest.pace.linger_ms
+            self._put(pb.ServerMessage(throttle=pb.Throttle(linger_ms=self._told_linger_ms)))
 
     async def _take_some(self, frames: Sequence[bytes]) -> bool:
         total_bytes = sum(map(len, frames))

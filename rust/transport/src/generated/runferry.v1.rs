@@ -148,6 +148,7 @@ pub struct Credit {
     #[prost(uint64, tag = "1")]
     pub total_bytes: u64,
 }
+/// A wish for larger frames alone (`linger_ms` and no other number) stops nothing and is no sign of overload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Throttle {
     /// send no frames for so long
@@ -156,7 +157,7 @@ pub struct Throttle {
     /// 0: no limit
     #[prost(uint64, tag = "2")]
     pub bytes_per_s: u64,
-    /// wish for larger frames; 0: as before
+    /// let frames fill for so long while the stream is open; 0: as before
     #[prost(uint32, tag = "3")]
     pub linger_ms: u32,
     #[prost(string, tag = "4")]
