@@ -16,6 +16,7 @@ pub mod chunk;
 pub mod json;
 pub mod merge;
 pub mod pack;
+pub mod pieces;
 pub mod scan;
 pub mod stats;
 pub mod summary;

@@ -20,6 +20,7 @@ use crate::axis::{Axis, AxisRow};
 use crate::cells::Cells;
 use crate::chunk::ChunkRow;
 use crate::pack::{ChunkError, Packer, Unpacker};
+use crate::pieces::RowNumbers;
 use crate::table::{FrameFault, KnownRows, PlainRows, Table, Window, Writer};
 
 /// Most points of a chunk.
@@ -59,7 +60,7 @@ pub struct Merge {
     table: Table,
     /// Step ranges that new chunks of a series must not span.
     untouched: HashMap<usize, Vec<(i64, i64)>>,
-    axes: HashMap<(i64, i64), Arc<[u32]>>,
+    axes: HashMap<(i64, i64), RowNumbers>,
     unpacker: Unpacker,
     packer: Packer,
 }
@@ -129,10 +130,10 @@ impl Merge {
         let cells = chunk.decode(&mut self.unpacker)?;
         let key = (axis.axis_id, axis.step0);
         let rows = if let Some(rows) = self.axes.get(&key) {
-            Arc::clone(rows)
+            rows.clone()
         } else {
             let rows = self.table.add_axis(&axis.decode(&mut self.unpacker)?);
-            self.axes.insert(key, Arc::clone(&rows));
+            self.axes.insert(key, rows.clone());
             rows
         };
         if rows.len() != cells.len() {
@@ -153,11 +154,12 @@ impl Merge {
                 continue;
             }
             let (plain, cells, losers) = if let Some(plain) = self.table.plain_rows(series, &mut known_rows) {
-                (plain, self.table.plain_cells(series), Vec::new())
+                let cells = self.table.take_plain(series, &plain);
+                (plain, cells, Vec::new())
             } else {
                 let flat = self.table.flatten(series, Window::ALL);
                 let steps = flat.rows.iter().map(|row| self.table.step(*row)).collect();
-                (Arc::new(PlainRows { rows: flat.rows, steps }), flat.cells, flat.losers)
+                (Arc::new(PlainRows::sorted(flat.rows, steps)), flat.cells, flat.losers)
             };
             for loser in &losers {
                 let sums = superseded.entry((self.table.owner(loser.row), key_id)).or_default();

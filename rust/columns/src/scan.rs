@@ -5,7 +5,6 @@
 //! writer's stands. A row carries the time of the last row logged at its step.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use runferry_wire::block::{self, Block};
 use runferry_wire::frame::{MAX_PAYLOAD_BYTES, MAX_RAW_BYTES};
@@ -16,6 +15,7 @@ use crate::axis::AxisRow;
 use crate::cells::{self, Cell, Cells};
 use crate::chunk::{ChunkRow, MIXED};
 use crate::pack::{ChunkError, Unpacker};
+use crate::pieces::RowNumbers;
 use crate::table::{Flat, Role, Table, Window};
 
 /// Most rows of a frame.
@@ -62,7 +62,7 @@ pub struct Scan {
     rows: usize,
     wanted: Wanted,
     window: Window,
-    axes: HashMap<(i64, i64), Arc<[u32]>>,
+    axes: HashMap<(i64, i64), RowNumbers>,
     unpacker: Unpacker,
 }
 
@@ -98,10 +98,10 @@ impl Scan {
         };
         let key = (axis.axis_id, axis.step0);
         let rows = if let Some(rows) = self.axes.get(&key) {
-            Arc::clone(rows)
+            rows.clone()
         } else {
             let rows = self.table.add_axis(&axis.decode(&mut self.unpacker)?);
-            self.axes.insert(key, Arc::clone(&rows));
+            self.axes.insert(key, rows.clone());
             rows
         };
         if rows.len() != cells.len() {

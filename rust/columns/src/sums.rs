@@ -11,7 +11,7 @@ use crate::axis::{Axis, AxisRow};
 use crate::cells::Cells;
 use crate::chunk::ChunkRow;
 use crate::pack::{ChunkError, Unpacker};
-use crate::table::{FrameFault, decode_frame};
+use crate::table::{FrameFault, decode_rows, payload_of};
 
 /// Sums by writer ordinal and metric. Rows are under [`runferry_wire::receipt::ROWS`].
 #[derive(Default)]
@@ -82,7 +82,8 @@ impl StoredSums {
     /// # Errors
     /// [`FrameFault`]: it does not decode, nothing of it was counted.
     pub fn add_frame(&mut self, ordinal: u32, bytes: &[u8]) -> Result<(), FrameFault> {
-        for rows in decode_frame(bytes)? {
+        let raw = payload_of(bytes)?;
+        for rows in decode_rows(raw.as_deref())? {
             each_of(&rows, |name, sums| self.add(ordinal, name, sums));
         }
         Ok(())

@@ -18,11 +18,12 @@ use std::sync::Arc;
 
 use runferry_wire::block::{self, Block};
 use runferry_wire::rows::{EMPTY_ROW_NAME, set_bits};
-use runferry_wire::{Frame, Kind, Values, payload};
+use runferry_wire::{Frame, Kind, Rows, Values, payload};
 use thiserror::Error;
 
 use crate::axis::Axis;
 use crate::cells::{Cell, Cells};
+use crate::pieces::{self, Piece, RowNumbers, RowsId};
 
 /// What a series is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,13 +94,6 @@ impl RowColumns {
     }
 }
 
-/// Values of a series that came in together.
-#[derive(Debug, Clone)]
-struct Piece {
-    rows: Arc<[u32]>,
-    cells: Arc<Cells>,
-}
-
 /// One series.
 #[derive(Debug, Clone)]
 pub struct Series {
@@ -135,19 +129,28 @@ pub struct Flat {
     pub losers: Vec<Loser>,
 }
 
-/// Rows that follow one another, and their steps.
+/// Rows of which none has to be weighed against another, and their steps.
 #[derive(Debug)]
 pub struct PlainRows {
     /// Row numbers.
     pub rows: Vec<u32>,
     /// Ascending, each once.
     pub steps: Vec<i64>,
+    /// The pieces of the series in this order.
+    order: Vec<usize>,
+}
+
+impl PlainRows {
+    /// Those of a series that had to be sorted.
+    pub fn sorted(rows: Vec<u32>, steps: Vec<i64>) -> Self {
+        Self { rows, steps, order: Vec::new() }
+    }
 }
 
 /// What [`Table::plain_rows`] has found, by the rows of the pieces of a series (which a table never gives up). Good until the table
 /// changes.
 #[derive(Debug, Default)]
-pub struct KnownRows(HashMap<Vec<*const u32>, Option<Arc<PlainRows>>>);
+pub struct KnownRows(HashMap<Vec<RowsId>, Option<Arc<PlainRows>>>);
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -297,7 +300,8 @@ impl Table {
     /// # Errors
     /// [`FrameFault`]: the frame belongs into quarantine.
     pub fn add_frame(&mut self, ordinal: u32, bytes: &[u8]) -> Result<usize, FrameFault> {
-        let blocks = decode_frame(bytes)?;
+        let raw = payload_of(bytes)?;
+        let blocks = decode_rows(raw.as_deref())?;
         let writer = self.writers.get(&ordinal).cloned().ok_or(FrameFault::UnknownWriter(ordinal))?;
         let offset = writer.step_offset;
         for step in blocks.iter().flat_map(|rows| rows.steps.iter()) {
@@ -315,42 +319,68 @@ impl Table {
             self.own.owners.extend(std::iter::repeat_n(ordinal, count));
             self.own.are_new.extend(std::iter::repeat_n(true, count));
             self.weight_bytes += count * ROW_BYTES;
-            let all: Arc<[u32]> = (first..first + count as u32).collect();
-            let mut by_mask: HashMap<Vec<u8>, Arc<[u32]>> = HashMap::new();
+            let all = RowNumbers::Range(first, first + count as u32);
+            let mut by_mask: HashMap<Vec<u8>, RowNumbers> = HashMap::new();
 
-            let series = self.find_or_add(Role::Rows, &writer.label, "");
-            self.add_piece(series, Arc::clone(&all), Cells::Uniform(Values::Null(count)));
+            let mut series = self.find_or_add(Role::Rows, &writer.label, "");
+            self.add_rows(series, all.clone(), Cells::Uniform(Values::Null(count)));
             for column in rows.columns {
                 if column.name == EMPTY_ROW_NAME && matches!(column.values, Values::Null(_)) {
                     continue;
                 }
                 let present = match &column.presence {
-                    None => Arc::clone(&all),
-                    Some(mask) => Arc::clone(
-                        by_mask
-                            .entry(mask.clone())
-                            .or_insert_with(|| set_bits(mask, count).map(|index| first + index as u32).collect()),
-                    ),
+                    None => all.clone(),
+                    Some(mask) => by_mask
+                        .entry(mask.clone())
+                        .or_insert_with(|| {
+                            RowNumbers::Listed(set_bits(mask, count).map(|index| first + index as u32).collect())
+                        })
+                        .clone(),
                 };
-                let series = self.find_or_add(Role::Metric, &writer.label, &column.name);
-                self.add_piece(series, present, Cells::Uniform(column.values));
+                // Frame after frame brings the same metrics in the same order: the next one is most often next to this one.
+                let is_next =
+                    |next: &Series| next.role == Role::Metric && next.name == column.name && next.label == writer.label;
+                series = match self.series.get(series + 1) {
+                    Some(next) if is_next(next) => series + 1,
+                    _ => self.find_or_add(Role::Metric, &writer.label, column.name),
+                };
+                self.add_rows(series, present, Cells::Uniform(column.values));
             }
         }
         Ok(added)
     }
 
     /// Adds the rows of a stored axis; returns their numbers.
-    pub fn add_axis(&mut self, axis: &Axis) -> Arc<[u32]> {
+    pub fn add_axis(&mut self, axis: &Axis) -> RowNumbers {
         let first = self.row_count() as u32;
         self.own.steps.extend_from_slice(&axis.steps);
         self.own.times_us.extend_from_slice(&axis.times_us);
         self.own.owners.extend_from_slice(&axis.writers);
         self.own.are_new.extend(std::iter::repeat_n(false, axis.len()));
-        (first..first + axis.len() as u32).collect()
+        RowNumbers::Range(first, first + axis.len() as u32)
+    }
+
+    /// Adds values of a frame to a series.
+    fn add_rows(&mut self, series: usize, rows: RowNumbers, cells: Cells) {
+        let mut cells = cells;
+        let last_step = self.series[series].pieces.last().and_then(|last| last.rows.last()).map(|row| self.step(row));
+        if last_step.is_some_and(|last| rows.first().is_some_and(|row| last < self.step(row)))
+            && let Some(last) = self.series[series].pieces.last_mut()
+        {
+            let weight_bytes = 2 * cells.weight_bytes(); // a list that grows has room to spare
+            cells = match pieces::join(last, &rows, cells) {
+                Ok(()) => {
+                    self.weight_bytes += weight_bytes;
+                    return;
+                }
+                Err(cells) => cells,
+            };
+        }
+        self.add_piece(series, rows, cells);
     }
 
     /// Adds values to a series, one per row.
-    pub fn add_piece(&mut self, series: usize, rows: Arc<[u32]>, cells: Cells) {
+    pub fn add_piece(&mut self, series: usize, rows: RowNumbers, cells: Cells) {
         debug_assert_eq!(rows.len(), cells.len(), "a value per row");
         if !rows.is_empty() {
             self.weight_bytes += PIECE_BYTES + cells.weight_bytes();
@@ -371,10 +401,10 @@ impl Table {
     /// The least and the greatest step of each series, by number; `None` without a value. Series that were logged together share
     /// their rows, which are looked at once.
     pub fn spans(&self) -> Vec<Option<(i64, i64)>> {
-        let mut known: HashMap<*const u32, (i64, i64)> = HashMap::new();
-        let mut span_of = |rows: &Arc<[u32]>| {
-            *known.entry(rows.as_ptr()).or_insert_with(|| {
-                let steps = rows.iter().map(|row| self.step(*row));
+        let mut known: HashMap<RowsId, (i64, i64)> = HashMap::new();
+        let mut span_of = |rows: &RowNumbers| {
+            *known.entry(rows.id()).or_insert_with(|| {
+                let steps = rows.iter().map(|row| self.step(row));
                 steps.fold((i64::MAX, i64::MIN), |(min, max), step| (min.min(step), max.max(step)))
             })
         };
@@ -388,7 +418,7 @@ impl Table {
     /// All steps of a series, ascending, each once.
     pub fn steps_of(&self, series: usize) -> Vec<i64> {
         let mut steps: Vec<i64> =
-            self.series[series].pieces.iter().flat_map(|piece| piece.rows.iter()).map(|row| self.step(*row)).collect();
+            self.series[series].pieces.iter().flat_map(|piece| piece.rows.iter()).map(|row| self.step(row)).collect();
         if !steps.is_sorted() {
             steps.sort_unstable();
         }
@@ -396,22 +426,26 @@ impl Table {
         steps
     }
 
-    /// The rows of a series if they follow one another, step above step, as they were added: nothing of it has to be sorted. What is
+    /// The rows of a series if its pieces can be put behind one another, step above step: then nothing of it has to be sorted. What is
     /// found is kept in `known`, since series that were logged together have the same rows.
     pub fn plain_rows(&self, series: usize, known: &mut KnownRows) -> Option<Arc<PlainRows>> {
         let pieces = &self.series[series].pieces;
-        let key: Vec<*const u32> = pieces.iter().map(|piece| piece.rows.as_ptr()).collect();
+        let key: Vec<RowsId> = pieces.iter().map(|piece| piece.rows.id()).collect();
         let found = known.0.entry(key).or_insert_with(|| {
-            let rows: Vec<u32> = pieces.iter().flat_map(|piece| piece.rows.iter().copied()).collect();
+            let mut order: Vec<usize> = (0..pieces.len()).collect();
+            order.sort_by_key(|piece| pieces[*piece].rows.first().map(|row| self.step(row)));
+            let rows: Vec<u32> = order.iter().flat_map(|piece| pieces[*piece].rows.iter()).collect();
             let steps: Vec<i64> = rows.iter().map(|row| self.step(*row)).collect();
-            steps.is_sorted_by(|one, next| one < next).then(|| Arc::new(PlainRows { rows, steps }))
+            steps.is_sorted_by(|one, next| one < next).then(|| Arc::new(PlainRows { rows, steps, order }))
         });
         found.clone()
     }
 
-    /// The values of a series as they were added.
-    pub fn plain_cells(&self, series: usize) -> Cells {
-        concatenate(&self.series[series].pieces)
+    /// Takes the values of a series out, at the rows that [`Self::plain_rows`] has found for it.
+    pub fn take_plain(&mut self, series: usize, rows: &PlainRows) -> Cells {
+        let mut pieces: Vec<_> = std::mem::take(&mut self.series[series].pieces).into_iter().map(Some).collect();
+        let ordered = rows.order.iter().filter_map(|piece| pieces[*piece].take());
+        pieces::concatenate(ordered.map(|piece| piece.cells).collect())
     }
 
     /// The values of a series within a range of steps, each step once.
@@ -419,22 +453,23 @@ impl Table {
         let pieces = &self.series[series].pieces;
         let mut previous = None;
         let is_plain = pieces.iter().flat_map(|piece| piece.rows.iter()).all(|row| {
-            let step = self.step(*row);
+            let step = self.step(row);
             let is_ascending = previous.is_none_or(|previous| previous < step) && window.has(step);
             previous = Some(step);
             is_ascending
         });
         if is_plain {
-            let rows = pieces.iter().flat_map(|piece| piece.rows.iter().copied()).collect();
-            return Flat { rows, cells: concatenate(pieces), losers: Vec::new() };
+            let rows = pieces.iter().flat_map(|piece| piece.rows.iter()).collect();
+            let cells = pieces::concatenate(pieces.iter().map(|piece| Arc::clone(&piece.cells)).collect());
+            return Flat { rows, cells, losers: Vec::new() };
         }
 
         let mut entries: Vec<Entry> = Vec::with_capacity(self.value_count(series));
         for (number, piece) in pieces.iter().enumerate() {
             for (index, row) in piece.rows.iter().enumerate() {
-                let step = self.step(*row);
+                let step = self.step(row);
                 if window.has(step) {
-                    entries.push((step, self.precedence(*row), number as u32, index as u32));
+                    entries.push((step, self.precedence(row), number as u32, index as u32));
                 }
             }
         }
@@ -453,7 +488,7 @@ impl Table {
             rows.push(row);
             picks.push((piece, index));
         }
-        Flat { rows, cells: gather(pieces, &picks), losers }
+        Flat { rows, cells: pieces::gather(pieces, &picks), losers }
     }
 }
 
@@ -476,15 +511,27 @@ impl Window {
     }
 }
 
-/// The ROWS blocks of a frame; none for kinds without rows.
+/// The decompressed payload of a frame, `None` for kinds without rows.
 ///
 /// A panic in here would be a mistake of ours that somebody's bytes have found: the frame is set aside like any other that
 /// cannot be read, and its neighbours go on.
-pub(crate) fn decode_frame(bytes: &[u8]) -> Result<Vec<runferry_wire::Rows>, FrameFault> {
-    std::panic::catch_unwind(|| rows_of(bytes)).unwrap_or(Err(FrameFault::Panicked))
+pub(crate) fn payload_of(bytes: &[u8]) -> Result<Option<Vec<u8>>, FrameFault> {
+    std::panic::catch_unwind(|| inflated(bytes)).unwrap_or(Err(FrameFault::Panicked))
 }
 
-fn rows_of(bytes: &[u8]) -> Result<Vec<runferry_wire::Rows>, FrameFault> {
+/// The ROWS blocks of a payload; panics as in [`payload_of`].
+pub(crate) fn decode_rows(payload: Option<&[u8]>) -> Result<Vec<Rows<&str>>, FrameFault> {
+    let Some(payload) = payload else { return Ok(Vec::new()) };
+    let decode = || block::decode_borrowed(payload).map_err(|error| FrameFault::Blocks(error.to_string()));
+    let blocks = std::panic::catch_unwind(decode).unwrap_or(Err(FrameFault::Panicked))?;
+    let rows = blocks.into_iter().filter_map(|block| match block {
+        Block::Rows(rows) => Some(rows),
+        Block::Config(_) | Block::Summary(_) | Block::Meta(_) | Block::Unknown { .. } => None,
+    });
+    Ok(rows.filter(|rows| !rows.steps.is_empty()).collect())
+}
+
+fn inflated(bytes: &[u8]) -> Result<Option<Vec<u8>>, FrameFault> {
     let frame = Frame::read(bytes)?;
     match frame.header.kind {
         Kind::Data => {}
@@ -497,48 +544,9 @@ fn rows_of(bytes: &[u8]) -> Result<Vec<runferry_wire::Rows>, FrameFault> {
         | Kind::BlobRef
         | Kind::Receipt
         | Kind::Unknown(_) => {
-            return Ok(Vec::new());
+            return Ok(None);
         }
     }
-    let raw = payload::decompress_written(&frame.header, frame.payload)
-        .map_err(|error| FrameFault::Payload(error.to_string()))?;
-    let blocks = block::decode_all(&raw).map_err(|error| FrameFault::Blocks(error.to_string()))?;
-    let rows = blocks.into_iter().filter_map(|block| match block {
-        Block::Rows(rows) => Some(rows),
-        Block::Config(_) | Block::Summary(_) | Block::Meta(_) | Block::Unknown { .. } => None,
-    });
-    Ok(rows.filter(|rows| !rows.steps.is_empty()).collect())
-}
-
-/// The values of all pieces, one behind the other.
-fn concatenate(pieces: &[Piece]) -> Cells {
-    let Some((first, rest)) = pieces.split_first() else { return Cells::from_cells(Vec::new()) };
-    let mut cells = first.cells.as_ref().clone();
-    cells.reserve(rest.iter().map(|piece| piece.cells.len()).sum());
-    for piece in rest {
-        if cells.append_same_kind(&piece.cells).is_none() {
-            let all = pieces.iter().flat_map(|piece| (0..piece.cells.len()).filter_map(|index| piece.cells.get(index)));
-            return Cells::from_cells(all.collect());
-        }
-    }
-    cells
-}
-
-/// The picked values, `(piece, index)`, packed by kind where they are all of one.
-fn gather(pieces: &[Piece], picks: &[(u32, u32)]) -> Cells {
-    let cells_of = |pick: &(u32, u32)| (pieces[pick.0 as usize].cells.as_ref(), pick.1 as usize);
-    let is_f64 = pieces.iter().all(|piece| matches!(*piece.cells, Cells::Uniform(Values::F64(_))));
-    if is_f64 {
-        let values = picks.iter().filter_map(|pick| match cells_of(pick) {
-            (Cells::Uniform(Values::F64(values)), index) => values.get(index).copied(),
-            _ => None,
-        });
-        return Cells::Uniform(Values::F64(values.collect()));
-    }
-    let is_null = pieces.iter().all(|piece| matches!(*piece.cells, Cells::Uniform(Values::Null(_))));
-    if is_null {
-        return Cells::Uniform(Values::Null(picks.len()));
-    }
-    let cells = picks.iter().map(cells_of).filter_map(|(cells, index)| cells.get(index));
-    Cells::from_cells(cells.collect())
+    let raw = payload::decompress_written(&frame.header, frame.payload);
+    raw.map(Some).map_err(|error| FrameFault::Payload(error.to_string()))
 }

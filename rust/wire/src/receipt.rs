@@ -175,14 +175,15 @@ impl Receipt {
 }
 
 /// The sums of a block: its rows, then each of its columns.
-pub fn each_of(rows: &Rows, mut add: impl FnMut(&str, Sums)) {
+pub fn each_of<N: AsRef<str>>(rows: &Rows<N>, mut add: impl FnMut(&str, Sums)) {
     add(ROWS, sums_of(rows.steps.iter().copied(), &Values::Null(rows.steps.len())));
     for column in &rows.columns {
-        if column.name == EMPTY_ROW_NAME && matches!(column.values, Values::Null(_)) {
+        let name = column.name.as_ref();
+        if name == EMPTY_ROW_NAME && matches!(column.values, Values::Null(_)) {
             continue;
         }
         add(
-            &column.name,
+            name,
             match &column.presence {
                 None => sums_of(rows.steps.iter().copied(), &column.values),
                 Some(mask) => {

@@ -101,18 +101,18 @@ impl Values {
     }
 }
 
-/// One metric (of one kind) in a block.
+/// One metric (of one kind) in a block; its name may be borrowed from the payload.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Column {
+pub struct Column<N = String> {
     /// The metric's name.
-    pub name: String,
+    pub name: N,
     /// Which rows have a value, row i at bit i % 8 of byte i / 8; `None`: all.
     pub presence: Option<Vec<u8>>,
     /// A value per present row.
     pub values: Values,
 }
 
-impl Column {
+impl<N> Column<N> {
     /// Whether row `index` has a value.
     pub fn has(&self, index: usize) -> bool {
         self.presence.as_ref().is_none_or(|mask| bit(mask, index))
@@ -121,13 +121,13 @@ impl Column {
 
 /// A decoded block of rows.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Rows {
+pub struct Rows<N = String> {
     /// The step of each row, never going back.
     pub steps: Vec<i64>,
     /// The time of each row, microseconds since 1970 UTC.
     pub times_us: Vec<i64>,
     /// The metrics.
-    pub columns: Vec<Column>,
+    pub columns: Vec<Column<N>>,
 }
 
 /// Bit `index` of a mask; bits beyond its end are clear.
@@ -273,10 +273,12 @@ impl Rows {
             encode_column(out, column);
         }
     }
+}
 
-    /// Reads the items written by [`Self::encode_items`]; columns whose name is not wanted are passed over.
+impl<'a, N: From<&'a str>> Rows<N> {
+    /// Reads the items written by `encode_items`; columns whose name is not wanted are passed over.
     pub(crate) fn decode_wanted(
-        reader: &mut Reader<'_>,
+        reader: &mut Reader<'a>,
         wanted: &dyn Fn(&str) -> bool,
         budget: &mut Budget,
     ) -> Result<Self, RowsError> {
@@ -386,7 +388,12 @@ fn encode_column(out: &mut Vec<u8>, column: &Column) {
     }
 }
 
-fn decode_column(reader: &mut Reader<'_>, name: &str, rows: usize, budget: &mut Budget) -> Result<Column, RowsError> {
+fn decode_column<'a, N: From<&'a str>>(
+    reader: &mut Reader<'a>,
+    name: &'a str,
+    rows: usize,
+    budget: &mut Budget,
+) -> Result<Column<N>, RowsError> {
     let kind = reader.int()?;
     let presence = match reader.token()? {
         Token::Nil => None,
@@ -444,7 +451,7 @@ fn decode_column(reader: &mut Reader<'_>, name: &str, rows: usize, budget: &mut 
         }
         _ => return Err(RowsError::UnknownKind { name: name.to_owned(), kind }),
     };
-    Ok(Column { name: name.to_owned(), presence, values })
+    Ok(Column { name: name.into(), presence, values })
 }
 
 fn collect<T>(count: usize, mut next: impl FnMut() -> Result<T, RowsError>) -> Result<Vec<T>, RowsError> {
