@@ -182,3 +182,36 @@ def test_a_quiet_run_gives_its_live_tail_up() -> None:
 
     assert released.wait(10)
     merger.close()
+
+
+@pytest.mark.parametrize("trouble", [StoreError("disk trouble"), ValueError("a row that nobody wrote")], ids=["expected", "unexpected"])
+def test_a_quiet_run_that_cannot_be_released_is_tried_again_and_holds_up_no_other(trouble: Exception) -> None:
+    class Walking(_Clock):
+        def __call__(self) -> float:
+            self.now_s += 1.0
+            return self.now_s
+
+    clock = Walking()
+    failures: list[bytes] = []
+    released: list[bytes] = []
+    both = threading.Event()
+
+    def release(run_id: bytes) -> None:
+        if run_id == RUN and not failures:
+            failures.append(run_id)
+            raise trouble
+        released.append(run_id)
+        if len(released) == 2:
+            both.set()
+
+    merger = Merger(lambda *_: 0, release, clock)
+    for run_id in (RUN, OTHER):
+        merger.stored(run_id, Stored(frames=1, rows=ROWS), is_finished=False)
+        merger.merged(run_id, 1, is_final=False)
+    clock.now_s += QUIET_S
+    merger.start()
+
+    is_over = both.wait(20)
+    merger.close()
+    assert (is_over, sorted(released), failures) == (True, sorted([RUN, OTHER]), [RUN])
+    assert not merger.knows(RUN)

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from runferry import _native
 from runferry.server.store import append, read
 from runferry.server.store.check import check_run
-from runferry.server.store.merge import ConflictError, delete_applied, merge_once, release, set_first_aside
+from runferry.server.store.merge import delete_applied, merge_once, release, set_first_aside
+from runferry.server.store.merge_write import ConflictError
 from runferry.server.store.merger import Merger
 from runferry.server.store.protocol import (
     Appended,

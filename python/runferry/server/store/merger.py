@@ -7,7 +7,7 @@ A run is merged by one thread at a time, several runs side by side: what a merge
 turns in the store.
 
 Shutdown: `close` ends the threads after the merges they are in; what still waits stays in the frames, where it is as safe.
-Failure: a merge that fails is logged and tried again with growing pauses; ingest and readers go on meanwhile.
+Failure: a merge that fails, or a release, is logged and tried again with growing pauses; ingest and readers go on meanwhile.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import os
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from runferry.server.store.protocol import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,7 +151,11 @@ class Merger:
             quiet = [
                 (run_id, waiting.stores)
                 for run_id, waiting in self._runs.items()
-                if waiting.frames == 0 and not waiting.is_released and now_s - waiting.changed_s >= QUIET_S and run_id not in self._merging
+                if waiting.frames == 0
+                and not waiting.is_released
+                and now_s - waiting.changed_s >= QUIET_S
+                and now_s >= waiting.retry_s
+                and run_id not in self._merging
             ]
             self._merging.update(run_id for run_id, _ in quiet)
             return quiet
@@ -190,13 +192,16 @@ class Merger:
 
     def _release_quiet(self) -> None:
         for run_id, stores in self._claim_quiet():
+            is_released = False
             try:
                 self._release(run_id)
-            except StoreError:
-                _log.exception("frames of the quiet run %s were not released", run_id.hex())
+                is_released = True
+            except BaseException:  # noqa: BLE001 - as in `_merge_one`: this run's trouble, not that of the thread or of other runs
+                _log.exception("frames of the quiet run %s were not released; it will be tried again", run_id.hex())
+                self._failed(run_id)
             with self._condition:
                 self._merging.discard(run_id)
-                if self._stores(run_id) == stores:
+                if is_released and self._stores(run_id) == stores:
                     self._runs.pop(run_id, None)
 
     def close(self) -> None:

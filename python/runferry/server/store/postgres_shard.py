@@ -140,7 +140,7 @@ class PostgresConnection:
         found: Rows = cursor
         return found
 
-    def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
+    def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]], on_conflict: str = "") -> None:
         """Put new rows into a table: a few at once, many by COPY, which takes a round trip more and less time for each."""
         if not rows:
             return
@@ -150,9 +150,10 @@ class PostgresConnection:
             names.append("slot")
             slot = self._slot if self._slot is not None else self._current_slot()
             rows = [(*row, slot) for row in rows]
-        if len(rows) <= _FEW_ROWS:
+        if len(rows) <= _FEW_ROWS or on_conflict:
             places = ", ".join(["%b"] * len(names))
-            self._connection.cursor().executemany(f"INSERT INTO {table}({', '.join(names)}) VALUES ({places})", rows)  # noqa: S608 - ours
+            statement = f"INSERT INTO {table}({', '.join(names)}) VALUES ({places}) {on_conflict}"  # noqa: S608 - ours
+            self._connection.cursor().executemany(statement, rows)
             return
         types = COLUMN_TYPES[table]
         statement = f"COPY {table}({', '.join(names)}) FROM STDIN (FORMAT BINARY)"

@@ -13,6 +13,7 @@ is an error of the database here.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import queue
@@ -37,6 +38,8 @@ READERS = 4
 READ_LIMIT_S = 30.0
 """A read that takes longer is cut: while it lasts, nothing behind it in the write-ahead log can be folded back."""
 _STEPS_A_LOOK = 20_000
+_MOST_PARAMETERS = 999
+"""Of a statement: SQLite may be built to take no more."""
 WAL_ALARM_BYTES = 512 << 20
 """Some reader holds the write-ahead log open when it becomes as long as this."""
 WAL_LOOK_S = 10.0
@@ -89,10 +92,17 @@ class SqliteConnection:
         self.execute = self.stream = connection.execute
         self.executemany = connection.executemany
 
-    def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Put new rows into a table."""
-        places = ", ".join("?" * (columns.count(",") + 1))
-        self.executemany(f"INSERT INTO {table}({columns}) VALUES ({places})", rows)  # noqa: S608 - names are constants of this package
+    def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]], on_conflict: str = "") -> None:
+        """Put new rows into a table: many in one statement, since the interpreter is let go and taken back for each."""
+        width = columns.count(",") + 1
+        many = _MOST_PARAMETERS // width
+        row = f"({', '.join('?' * width)})"
+        head = f"INSERT INTO {table}({columns}) VALUES "  # noqa: S608 - names are constants of this package
+        whole = len(rows) - len(rows) % many
+        for first in range(0, whole, many):
+            page = rows[first : first + many]
+            self.execute(f"{head}{', '.join([row] * many)} {on_conflict}", list(itertools.chain.from_iterable(page)))
+        self.executemany(f"{head}{row} {on_conflict}", rows[whole:])
 
     def lock_writers(self, keys: Sequence[WriterKey]) -> dict[WriterKey, Row]:
         """`next_seq` and `last_hash` of the writers that are known; the file is ours until the transaction ends."""

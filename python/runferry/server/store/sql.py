@@ -6,6 +6,7 @@ connection says how, and these are all the differences there are.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ class Writing(Reading, Protocol):
         """Run a statement for each row of parameters; `rowcount` is that of all together."""
         ...
 
-    def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Put new rows into a table, the fastest way there is."""
+    def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]], on_conflict: str = "") -> None:
+        """Put new rows into a table, the fastest way there is. `on_conflict` says what becomes of one that is there already."""
         ...
 
     def lock_writers(self, keys: Sequence[WriterKey]) -> dict[WriterKey, Row]:
@@ -108,3 +109,16 @@ class Shard(Protocol):
     def close(self) -> None:
         """Ends every connection; those that are at work when they are done."""
         ...
+
+
+PAGE = 256
+"""Most keys in a statement of `select_of`: SQLite may be built to take 999 parameters."""
+
+
+def select_of(connection: Reading, columns: str, keys: Sequence[Sequence[int]], query: str, parameters: Sequence[Any]) -> Iterator[Row]:
+    """What `query` finds for all keys; to it they are the table `wanted`, which has these columns. Asking for each alone costs more."""
+    row = f"({', '.join('?' * (columns.count(',') + 1))})"
+    for first in range(0, len(keys), PAGE):
+        page = keys[first : first + PAGE]
+        statement = f"WITH wanted({columns}) AS (VALUES {', '.join([row] * len(page))}) {query}"
+        yield from connection.execute(statement, [*itertools.chain.from_iterable(page), *parameters])
