@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import struct
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from runferry import _native
 from runferry.server.store.protocol import Batch, Metric, Store
 
 from tests.conformance.conftest import feed, make_writer
@@ -224,6 +226,35 @@ def test_a_long_series_is_drawn_alike_from_chunks_that_were_read_for_another_cha
 
     assert drawn(5) == waiting
     assert (sum(waiting[7]), waiting[5][-1], waiting[9][-1]) == (count + 1, count, 1_000.0)
+
+
+def test_a_chart_that_was_drawn_for_another_reader_is_never_shown_for_what_came_since(store: Store) -> None:
+    writer, other = make_writer(store), make_writer(store, label="rank1")
+    feed(store, writer, [writer.data([(step, {"x": float(step), "y": 0.5}) for step in range(40)])])
+    store.merge(writer.run_id, final=True)
+
+    def drawn(name: str) -> list[tuple[str, int, float, int]]:
+        charts = store.series(writer.run_id, [name], buckets=4)
+        told = json.loads(_native.series_json(charts))
+        assert [(chart.label, chart.raw_points, chart.last) for chart in charts] == [
+            (one["label"], one["raw_points"], one["last"]) for one in told
+        ]
+        return [(chart.label, chart.raw_points, chart.last[-1], len(chart.last)) for chart in charts]
+
+    old_x, old_y = [("", 40, 39.0, 4)], [("", 40, 0.5, 4)]
+    assert (drawn("x"), drawn("y")) == (drawn("x"), drawn("y")) == (old_x, old_y)
+    assert store.series(writer.run_id, ["x"], buckets=4, min_step=10)[0].raw_points == 30
+    assert len(store.series(writer.run_id, ["x"], buckets=2)[0].last) == 2
+
+    feed(store, writer, [writer.data([(39, {"x": 1_000.0})])])
+    assert (drawn("x"), drawn("y")) == ([("", 40, 1_000.0, 4)], old_y)
+    store.merge(writer.run_id, final=True)
+    assert (drawn("x"), drawn("y")) == (drawn("x"), drawn("y")) == ([("", 40, 1_000.0, 4)], old_y)
+
+    feed(store, other, [other.data([(0, {"y": 7.0})])])
+    assert drawn("y") == [*old_y, ("rank1", 1, 7.0, 1)]
+    store.merge(writer.run_id, final=True)
+    assert drawn("y") == drawn("y") == [*old_y, ("rank1", 1, 7.0, 1)]
 
 
 def test_metrics_summarise_names_kinds_and_last_values(store: Store) -> None:

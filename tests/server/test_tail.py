@@ -32,6 +32,17 @@ class Heads:
         self.weight_bytes = weight_bytes
 
 
+class Drawn:
+    """A chart of some weight."""
+
+    def __init__(self, weight_bytes: int) -> None:
+        self._weight_bytes = weight_bytes
+
+    def keep(self) -> int:
+        """What it takes."""
+        return self._weight_bytes
+
+
 def heads(weight_bytes: int) -> _native.Heads:
     return cast("_native.Heads", Heads(weight_bytes))
 
@@ -108,6 +119,29 @@ def test_what_is_kept_of_a_run_never_weighs_more_than_they_may(monkeypatch: pyte
 
     known.keep_heads(4, heads(101))
     assert (known.heads(5), known.heads(4), known.weight_bytes) == (small[0], None, 40)
+
+
+def test_charts_that_are_kept_of_a_run_never_weigh_more_than_they_may_and_drive_nothing_else_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Known()
+    known.keep_heads(1, chunks := heads(40))
+    weights = iter([0, 100_000, 100_000, 100_000, 400_000])
+    lists = {name: [cast("_native.Buckets", Drawn(next(weights)))] for name in ("empty", "a", "b", "c", "large")}
+    monkeypatch.setattr(tail_module, "MAX_CHART_BYTES", 300_000)
+
+    def kept() -> set[str]:
+        found = {name: known.charts((name, 500, (0, 9))) for name in lists}
+        assert all(charts is None or charts is lists[name] for name, charts in found.items())
+        return {name for name, charts in found.items() if charts is not None}
+
+    for name, expected in [("empty", {"empty"}), ("a", {"empty", "a"}), ("a", {"empty", "a"}), ("b", {"empty", "a", "b"}), ("c", {"c"})]:
+        known.keep_charts((name, 500, (0, 9)), lists[name])
+        assert kept() == expected
+        assert 40 + sum(lists[one][0].keep() for one in expected) < known.weight_bytes <= 300_040
+
+    known.keep_charts(("large", 500, (0, 9)), lists["large"])
+    assert kept() == {"c"}
+    assert known.charts(("c", 501, (0, 9))) is known.charts(("c", 500, (0, 8))) is None
+    assert known.heads(1) is chunks
 
 
 def test_what_is_kept_of_all_runs_never_weighs_more_than_it_may_and_answers_stay_the_same(

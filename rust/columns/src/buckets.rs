@@ -149,6 +149,13 @@ impl Parts<'_> {
     }
 }
 
+/// Steps of each of so many buckets; all steps there are, in one bucket, are one more than it can say, and the last bucket has no end.
+fn width_of(span: Window, buckets: usize) -> u64 {
+    let steps = i128::from(span.max) - i128::from(span.min) + 1;
+    let buckets = buckets as i128;
+    u64::try_from(((steps + buckets - 1) / buckets).max(1)).unwrap_or(u64::MAX)
+}
+
 /// See the module.
 pub struct SeriesRead {
     table: Table,
@@ -159,6 +166,8 @@ pub struct SeriesRead {
     window: Window,
     span: Window,
     buckets: usize,
+    /// Steps of a bucket.
+    width: u64,
     stage: Stage,
     may_snap: bool,
     tail_steps: Vec<i64>,
@@ -200,6 +209,7 @@ impl SeriesRead {
             window,
             span,
             buckets,
+            width: width_of(span, buckets),
             stage: Stage::Edges,
             may_snap: false,
             tail_steps,
@@ -285,12 +295,10 @@ impl SeriesRead {
 
     /// The bucket of a step, and the last step that is in the same one.
     fn place_of(&self, step: i64) -> (usize, i64) {
-        let range = i128::from(self.span.max) - i128::from(self.span.min) + 1;
-        let buckets = self.buckets as i128;
-        let width = ((range + buckets - 1) / buckets).max(1);
-        let place = ((i128::from(step) - i128::from(self.span.min)) / width).clamp(0, buckets - 1);
-        let end = i128::from(self.span.min) + (place + 1) * width - 1;
-        (place as usize, if place == buckets - 1 { i64::MAX } else { end.min(i128::from(i64::MAX)) as i64 })
+        let min = self.span.min;
+        let place = (step.max(min).wrapping_sub(min) as u64 / self.width).min(self.buckets as u64 - 1);
+        let end = i128::from(min) + (i128::from(place) + 1) * i128::from(self.width) - 1;
+        (place as usize, if place == self.buckets as u64 - 1 { i64::MAX } else { end.min(i128::from(i64::MAX)) as i64 })
     }
 
     /// The chart, once nothing is needed any more.

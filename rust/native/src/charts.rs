@@ -5,7 +5,7 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -155,7 +155,7 @@ impl SeriesRead {
 
     fn finish(&self, py: Python<'_>) -> Buckets {
         let chart = py.detach(|| lock(&self.read).finish());
-        Buckets { label: self.label.clone(), name: self.name.clone(), chart }
+        Buckets { label: self.label.clone(), name: self.name.clone(), chart, text: OnceLock::new() }
     }
 }
 
@@ -167,9 +167,18 @@ pub(crate) struct Buckets {
     #[pyo3(get)]
     name: String,
     chart: Chart,
+    /// As JSON, of a chart that is kept for other readers.
+    text: OnceLock<Vec<u8>>,
 }
 
 impl Buckets {
+    fn push_json(&self, out: &mut Vec<u8>, heading: Heading) {
+        match self.text.get().filter(|_| heading == Heading::Whole) {
+            Some(text) => out.extend_from_slice(text),
+            None => json::push_chart(out, &self.label, &self.name, &self.chart, heading),
+        }
+    }
+
     fn list<T>(&self, of: impl Fn(&Bucket) -> T) -> Vec<T> {
         self.chart.buckets.iter().map(of).collect()
     }
@@ -177,6 +186,20 @@ impl Buckets {
 
 #[pymethods]
 impl Buckets {
+    /// Writes the JSON that every reader gets from now on; returns about how much memory all of it takes.
+    fn keep(&self, py: Python<'_>) -> usize {
+        py.detach(|| {
+            let text = self.text.get_or_init(|| {
+                let mut text = Vec::new();
+                json::push_chart(&mut text, &self.label, &self.name, &self.chart, Heading::Whole);
+                text.shrink_to_fit();
+                text
+            });
+            let strings = self.label.len() + self.name.len();
+            size_of::<Self>() + strings + text.len() + self.chart.buckets.capacity() * size_of::<Bucket>()
+        })
+    }
+
     #[getter]
     fn raw_points(&self) -> u64 {
         self.chart.raw_points
@@ -245,9 +268,7 @@ pub(crate) fn series_json(py: Python<'_>, series: Vec<Py<Buckets>>, added: bool)
     let heading = if added { Heading::Added } else { Heading::Whole };
     let text = py.detach(|| {
         let mut out = Vec::new();
-        json::push_list(&mut out, series.iter().map(Py::get), |out, one| {
-            json::push_chart(out, &one.label, &one.name, &one.chart, heading);
-        });
+        json::push_list(&mut out, series.iter().map(Py::get), |out, one| one.push_json(out, heading));
         out
     });
     PyBytes::new(py, &text)

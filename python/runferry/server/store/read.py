@@ -89,11 +89,22 @@ def series(connection: Reading, view: RunView, names: Sequence[str], *, buckets:
     """One chart per name and label, in the order of `names`; unknown names have none."""
     charts = []
     for name in dict.fromkeys(names):
-        query = "SELECT label, key_id, points, step0, step1 FROM key WHERE run_id = ? AND role = 0 AND name = ? AND points > 0"
-        stored = {label: rest for label, *rest in connection.execute(query, (view.run_id, name))}
-        labels = sorted({*stored, *view.tail.labels(name)})
-        charts += [_chart(connection, view, (label, name), stored.get(label), buckets, window) for label in labels]
+        question = (name, buckets, window)
+        is_merged = not view.tail.labels(name)
+        found = view.known.charts(question) if is_merged else None
+        if found is None:
+            found = _charts(connection, view, name, buckets, window)
+            if found and is_merged:  # what the tail has got meanwhile may be in it: then the tail has some for every other reader, too
+                view.known.keep_charts(question, found)
+        charts += found
     return charts
+
+
+def _charts(connection: Reading, view: RunView, name: str, buckets: int, window: tuple[int, int]) -> list[Buckets]:
+    query = "SELECT label, key_id, points, step0, step1 FROM key WHERE run_id = ? AND role = 0 AND name = ? AND points > 0"
+    stored = {label: rest for label, *rest in connection.execute(query, (view.run_id, name))}
+    labels = sorted({*stored, *view.tail.labels(name)})
+    return [_chart(connection, view, (label, name), stored.get(label), buckets, window) for label in labels]
 
 
 def _chart(  # noqa: PLR0913, PLR0917 - as `Store.series`, for one of them

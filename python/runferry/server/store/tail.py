@@ -11,7 +11,7 @@ import contextlib
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from runferry import _native
 from runferry.server.store.append import to_unsigned
@@ -27,8 +27,14 @@ MAX_CACHED_BYTES = 256 << 20
 MAX_TAIL_BYTES = 96 << 20
 """Memory of one: what is more is merged before it is read."""
 MAX_KNOWN_BYTES = 16 << 20
-"""Memory of what is kept of the merged part of one run."""
+"""Memory of what is kept of the merged part of one run, finished charts left aside."""
+MAX_CHART_BYTES = 16 << 20
+"""Memory of the finished charts of one run, and of their JSON: a hundred of 1,000 buckets."""
+_CHART_ENTRY_BYTES = 512
 _FRAMES_AT_ONCE = 32
+
+ChartQuestion: TypeAlias = tuple[str, int, tuple[int, int]]
+"""Name, buckets, first and last step."""
 
 
 class TailTooLargeError(Exception):
@@ -42,7 +48,8 @@ class TailTooLargeError(Exception):
 class Known:
     """What was read of the merged part of a run. Safe from any thread.
 
-    Chunks of long series without their values, of some that were read last, and the summaries of all metrics.
+    Chunks of long series without their values, of some that were read last, the summaries of all metrics, and charts of series that
+    have nothing in the tail: many look at the same page of a run.
     """
 
     def __init__(self) -> None:
@@ -50,7 +57,30 @@ class Known:
         self._heads: dict[int, _native.Heads] = {}
         self.metrics: _native.StoredMetrics | None = None
         """All of them, if they are known."""
-        self.weight_bytes = 0
+        self._charts: dict[ChartQuestion, list[_native.Buckets]] = {}
+        self._known_bytes = 0
+        self._chart_bytes = 0
+
+    @property
+    def weight_bytes(self) -> int:
+        """About how much memory it takes."""
+        return self._known_bytes + self._chart_bytes
+
+    def charts(self, question: ChartQuestion) -> list[_native.Buckets] | None:
+        """The answer to a question, if it was asked before. Good only while no label of the metric is in the tail."""
+        return self._charts.get(question)
+
+    def keep_charts(self, question: ChartQuestion, charts: list[_native.Buckets]) -> None:
+        """Remembers an answer in which is nothing of the tail; the others are forgotten where it would be too much together."""
+        weight_bytes = _CHART_ENTRY_BYTES + len(question[0]) + sum(chart.keep() for chart in charts)
+        with self._lock:
+            if question in self._charts or weight_bytes > MAX_CHART_BYTES:
+                return
+            if self._chart_bytes + weight_bytes > MAX_CHART_BYTES:
+                self._charts.clear()
+                self._chart_bytes = 0
+            self._charts[question] = charts
+            self._chart_bytes += weight_bytes
 
     def heads(self, key_id: int) -> _native.Heads | None:
         """All chunks of a key, if they are known."""
@@ -72,11 +102,11 @@ class Known:
         """Forgets the rest where it would be too much together; False: this alone is."""
         if weight_bytes > MAX_KNOWN_BYTES:
             return False
-        if self.weight_bytes + weight_bytes > MAX_KNOWN_BYTES:
+        if self._known_bytes + weight_bytes > MAX_KNOWN_BYTES:
             self._heads.clear()
             self.metrics = None
-            self.weight_bytes = 0
-        self.weight_bytes += weight_bytes
+            self._known_bytes = 0
+        self._known_bytes += weight_bytes
         return True
 
 
