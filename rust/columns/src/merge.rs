@@ -17,10 +17,9 @@ use std::sync::Arc;
 use runferry_wire::receipt::{Sums, hash_point};
 
 use crate::axis::{Axis, AxisRow};
-use crate::cells::Cells;
 use crate::chunk::ChunkRow;
 use crate::pack::{ChunkError, Packer, Unpacker};
-use crate::pieces::RowNumbers;
+use crate::pieces::{Parts, RowNumbers};
 use crate::table::{FrameFault, KnownRows, PlainRows, Table, Window, Writer};
 
 /// Most points of a chunk.
@@ -159,7 +158,7 @@ impl Merge {
             } else {
                 let flat = self.table.flatten(series, Window::ALL);
                 let steps = flat.rows.iter().map(|row| self.table.step(*row)).collect();
-                (Arc::new(PlainRows::sorted(flat.rows, steps)), flat.cells, flat.losers)
+                (Arc::new(PlainRows::sorted(flat.rows, steps)), Parts::of(vec![Arc::new(flat.cells)]), flat.losers)
             };
             for loser in &losers {
                 let sums = superseded.entry((self.table.owner(loser.row), key_id)).or_default();
@@ -173,9 +172,8 @@ impl Merge {
                 let (axis, chunks) = axes.of(&self.table, rows, &mut self.packer);
                 *chunks += 1;
                 let span = (axis.step0, steps.get(to - 1).copied().unwrap_or(axis.step0));
-                let part = if to - from == cells.len() { None } else { Some(cells.slice(from, to)) };
-                let part = part.as_ref().unwrap_or(&cells);
-                merged.chunks.push(ChunkRow::encode(key_id, axis.axis_id, span, part, &mut self.packer));
+                let part = cells.slice(from, to);
+                merged.chunks.push(ChunkRow::encode(key_id, axis.axis_id, span, &part, &mut self.packer));
             }
             if let (Some(row), Some(cell)) = (plain.rows.last(), cells.get(cells.len().saturating_sub(1))) {
                 merged.last.push((key_id, self.table.owner(*row), cell.to_bytes()));
@@ -233,7 +231,7 @@ impl Axes {
 }
 
 /// Where chunks begin and end: at untouched chunks, at `chunk_points` in equal parts, at [`CHUNK_BYTES`].
-fn cut(steps: &[i64], cells: &Cells, untouched: &[(i64, i64)], chunk_points: usize) -> Vec<(usize, usize)> {
+fn cut(steps: &[i64], cells: &Parts, untouched: &[(i64, i64)], chunk_points: usize) -> Vec<(usize, usize)> {
     let mut stretches = Vec::new();
     let mut from = 0;
     for (step0, _) in untouched {

@@ -5,11 +5,12 @@
 
 #![expect(clippy::indexing_slicing, reason = "piece numbers are handed out by the list they index")]
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use runferry_wire::Values;
 
-use crate::cells::Cells;
+use crate::cells::{Cell, Cells};
 
 /// More values than these stay a piece of their own: to join them would copy them more often than it saves.
 const JOINED_VALUES: usize = 1024;
@@ -98,7 +99,83 @@ pub(crate) fn join(last: &mut Piece, rows: &RowNumbers, cells: Cells) -> Result<
     Ok(())
 }
 
-/// The values of all pieces, one behind the other in the order given.
+/// The values of some pieces, one behind the other. They stay where they are until a part of them is asked for: all in one place they
+/// would be copied once more.
+#[derive(Debug, Default)]
+pub struct Parts {
+    cells: Vec<Arc<Cells>>,
+    /// Of each where it ends.
+    ends: Vec<usize>,
+}
+
+impl Parts {
+    /// These, in this order.
+    pub(crate) fn of(cells: Vec<Arc<Cells>>) -> Self {
+        let ends = cells.iter().scan(0, |end, cells| {
+            *end += cells.len();
+            Some(*end)
+        });
+        Self { ends: ends.collect(), cells }
+    }
+
+    /// How many values.
+    pub fn len(&self) -> usize {
+        self.ends.last().copied().unwrap_or_default()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether every value weighs little.
+    pub fn is_light(&self) -> bool {
+        self.cells.iter().all(|cells| cells.is_light())
+    }
+
+    /// Where a value is: the number of its part, and its place in it.
+    fn place(&self, index: usize) -> (usize, usize) {
+        let part = self.ends.partition_point(|end| *end <= index);
+        let before = part.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or_default();
+        (part, index - before)
+    }
+
+    /// The value at `index`; `None` beyond the end.
+    pub fn get(&self, index: usize) -> Option<Cell> {
+        let (part, place) = self.place(index);
+        self.cells.get(part)?.get(place)
+    }
+
+    /// As [`Cells::heavy_bytes`].
+    pub fn heavy_bytes(&self, index: usize) -> usize {
+        let (part, place) = self.place(index);
+        self.cells.get(part).map_or(0, |cells| cells.heavy_bytes(place))
+    }
+
+    /// The values of a range, clamped to what is there.
+    pub fn slice(&self, from: usize, to: usize) -> Cow<'_, Cells> {
+        let (part, place) = self.place(from);
+        let Some(cells) = self.cells.get(part) else { return Cow::Owned(Cells::from_cells(Vec::new())) };
+        let mut left = to.saturating_sub(from);
+        if place == 0 && left == cells.len() {
+            return Cow::Borrowed(cells.as_ref());
+        }
+        let mut slices = Vec::new();
+        let mut place = place;
+        for cells in &self.cells[part..] {
+            let count = left.min(cells.len() - place);
+            slices.push(Arc::new(cells.slice(place, place + count)));
+            left -= count;
+            place = 0;
+            if left == 0 {
+                break;
+            }
+        }
+        Cow::Owned(concatenate(slices))
+    }
+}
+
+/// The values of all pieces in one place, one behind the other in the order given.
 pub(crate) fn concatenate(mut pieces: Vec<Arc<Cells>>) -> Cells {
     if pieces.len() == 1
         && let Some(only) = pieces.pop()

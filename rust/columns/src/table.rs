@@ -23,7 +23,7 @@ use thiserror::Error;
 
 use crate::axis::Axis;
 use crate::cells::{Cell, Cells};
-use crate::pieces::{self, Piece, RowNumbers, RowsId};
+use crate::pieces::{self, Parts, Piece, RowNumbers, RowsId};
 
 /// What a series is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -442,10 +442,10 @@ impl Table {
     }
 
     /// Takes the values of a series out, at the rows that [`Self::plain_rows`] has found for it.
-    pub fn take_plain(&mut self, series: usize, rows: &PlainRows) -> Cells {
+    pub fn take_plain(&mut self, series: usize, rows: &PlainRows) -> Parts {
         let mut pieces: Vec<_> = std::mem::take(&mut self.series[series].pieces).into_iter().map(Some).collect();
         let ordered = rows.order.iter().filter_map(|piece| pieces[*piece].take());
-        pieces::concatenate(ordered.map(|piece| piece.cells).collect())
+        Parts::of(ordered.map(|piece| piece.cells).collect())
     }
 
     /// The values of a series within a range of steps, each step once.

@@ -20,6 +20,8 @@ pub const MAX_PAYLOAD_COLUMNS: usize = 1 << 16;
 pub const MAX_ANSWER_VALUES: usize = 1 << 22;
 /// As above.
 pub const MAX_ANSWER_COLUMNS: usize = 1 << 20;
+/// Most columns that room is made for before one was read.
+const COLUMNS_AT_FIRST: usize = 4096;
 /// The name under which a row without values is kept.
 pub const EMPTY_ROW_NAME: &str = "_timestamp";
 
@@ -287,8 +289,9 @@ impl<'a, N: From<&'a str>> Rows<N> {
         let count = count.ok_or(RowsError::TooManyRows(promised))?;
         let steps = decode_axis(reader, count, "steps")?;
         let times_us = decode_axis(reader, count, "times")?;
-        let mut columns = Vec::new();
-        for _ in 0..reader.array()? {
+        let promised = reader.array()?;
+        let mut columns = Vec::with_capacity(promised.min(COLUMNS_AT_FIRST));
+        for _ in 0..promised {
             let items = reader.array()?;
             let name = reader.str()?;
             if !wanted(name) {
