@@ -13,7 +13,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := .make
 NAME ?=
-KILLS ?= 200
+KILLS ?= 100
+SIDE_BY_SIDE := -n 2 --dist loadfile
 PARTS ?=
 SCALE ?= 1
 
@@ -56,17 +57,17 @@ test: test-rust test-web test-unit test-server test-integration test-fault test-
 	@echo "all tests passed; what did not run is listed above as skipped or not run, with its reason"
 
 test-rust: | tools
-	cargo test --release --workspace --exclude runferry-native --exclude runferry-codegen
+	cargo test --release --workspace --exclude runferry-native --exclude runferry-codegen --exclude runferry-bench
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release -p runferry-ring --test loom
 
 test-unit: $(STAMPS)/dev
 	$(BIN)/python -m pytest -q -rs tests/unit tests/compat
 
 test-server: $(STAMPS)/dev
-	$(BIN)/python -m pytest -q -rs tests/conformance tests/server
+	$(BIN)/python -m pytest -q -rs $(SIDE_BY_SIDE) tests/conformance tests/server
 
 test-integration: $(STAMPS)/dev $(STAMPS)/web
-	$(BIN)/python -m pytest -q -rs tests/integration
+	$(BIN)/python -m pytest -q -rs $(SIDE_BY_SIDE) tests/integration
 
 # The native module with fail points, beside the one that ships: tests/support/failpoints.py says what it is for.
 $(STAMPS)/failpoints/_native.abi3.so: $(STAMPS)/dev $(RUST)
@@ -88,7 +89,7 @@ test-web: $(STAMPS)/npm
 
 check: $(STAMPS)/dev $(STAMPS)/npm
 	cargo fmt --check
-	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo clippy --release --workspace --all-targets --quiet -- -D warnings
 	$(BIN)/ruff format --check -q python tests benchmarks examples
 	$(BIN)/ruff check -q python tests benchmarks examples
 	$(BIN)/mypy python/runferry tests benchmarks examples

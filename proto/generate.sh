@@ -1,6 +1,6 @@
 #!/bin/sh
 # Writes the code made from proto/: rust/transport/src/generated and python/runferry/server/_generated.
-# Both are committed. No protoc is needed: Rust uses protox, Python the compiler inside grpcio-tools.
+# Both are committed. No protoc is needed: the compiler inside grpcio-tools writes the Python half and reads the schema for the Rust half.
 #
 # Use: proto/generate.sh [--check]     --check writes nothing and fails when a file is stale
 # PYTHON names a Python that has grpcio-tools (default: python3).
@@ -19,7 +19,10 @@ case "${1-}" in
 esac
 
 stale=0
-(cd "$root" && cargo run --quiet -p runferry-codegen -- $check) || stale=1
+"$python" -m grpc_tools.protoc --proto_path="$root/proto" --include_source_info --include_imports \
+  --descriptor_set_out="$fresh/descriptors" runferry/v1/ingest.proto
+# Not optimised: it runs for a moment, and is built once.
+(cd "$root" && CARGO_PROFILE_DEV_OPT_LEVEL=0 cargo run --quiet -p runferry-codegen -- "$fresh/descriptors" $check) || stale=1
 
 mkdir "$fresh/raw" "$fresh/package"
 "$python" -m grpc_tools.protoc --proto_path="$root/proto" \

@@ -1,33 +1,34 @@
 //! Writes `rust/transport/src/generated/` from `proto/`, so that building Runferry needs no code generator.
 //!
 //! What it writes is committed: a reader can open it, a build is offline, and a change of the contract shows in review as
-//! what it does to the code. `protox` compiles the schema in Rust; there is no `protoc` to install. The Python half is
-//! written by `proto/generate.sh`, which calls this too.
+//! what it does to the code. The schema comes as a descriptor set, from the compiler that also writes the Python half.
 //!
 //! # Use
-//! `cargo run -p runferry-codegen` writes; with `--check` it writes nothing, names what is stale and exits 1.
+//! By `proto/generate.sh`: `runferry-codegen DESCRIPTORS` writes; with `--check` behind it writes nothing, names what is stale
+//! and exits 1.
 
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Schema files, relative to `proto/`.
-const SCHEMAS: [&str; 1] = ["runferry/v1/ingest.proto"];
+use prost::Message;
+use prost_types::FileDescriptorSet;
+
 /// First line of each file.
-const MARK: &str = "// @generated from proto/ by `cargo run -p runferry-codegen`. Do not edit.\n";
+const MARK: &str = "// @generated from proto/ by proto/generate.sh. Do not edit.\n";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let is_check = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] => false,
-        ["--check"] => true,
+    let (descriptors, is_check) = match arguments.as_slice() {
+        [descriptors] => (Path::new(descriptors), false),
+        [descriptors, option] if option == "--check" => (Path::new(descriptors), true),
         _ => {
-            eprintln!("usage: runferry-codegen [--check]");
+            eprintln!("usage: runferry-codegen DESCRIPTORS [--check]");
             return ExitCode::from(2);
         }
     };
-    match generate(is_check) {
+    match generate(descriptors, is_check) {
         Ok(stale) if is_check && !stale.is_empty() => {
             for path in &stale {
                 eprintln!("stale: {} (run proto/generate.sh)", path.display());
@@ -44,12 +45,12 @@ fn main() -> ExitCode {
 
 /// Generates into a fresh folder, then compares it with the committed one; without `is_check` the stale files are replaced.
 /// Returns the stale ones, those that no schema makes any more included.
-fn generate(is_check: bool) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+fn generate(descriptors: &Path, is_check: bool) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let committed = root.join("rust/transport/src/generated");
     let fresh = tempfile::tempdir()?;
 
-    let schemas = protox::compile(SCHEMAS, [root.join("proto")])?;
+    let schemas = FileDescriptorSet::decode(fs::read(descriptors)?.as_slice())?;
     tonic_prost_build::configure()
         .build_client(true)
         .build_server(true) // for scripted servers in tests; unused code is not linked
