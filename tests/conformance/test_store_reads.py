@@ -58,7 +58,8 @@ def _rounded(chart: Any) -> Any:
     return (*places, chart.count, chart.min, chart.max, mean, last, chart.nan_count, chart.inf_count)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.timeout(300)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=_operations, starts=st.permutations([0, 1, 2]))
 def test_every_answer_is_the_same_before_and_after_a_merge(store: Store, operations: list[Any], starts: list[int]) -> None:
     run = f"run-{next(_runs)}"
