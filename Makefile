@@ -21,7 +21,7 @@ SCALE ?= 1
 RUST := $(shell find rust -name '*.rs' -not -path '*/target/*' -not -path 'rust/fuzz/*' 2>/dev/null) Cargo.toml $(wildcard rust/*/Cargo.toml)
 WEB := $(shell find web -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
 
-.PHONY: demo test torture test-rust test-unit test-server test-fault test-integration test-browser test-web check bench fuzz proto docs clean tools
+.PHONY: demo test torture test-rust test-unit test-server test-fault test-integration test-browser test-web check bench fuzz proto docs record-wandb clean tools
 
 tools:
 	@PYTHON="$(PYTHON)" sh .ci/tools.sh
@@ -98,6 +98,7 @@ check: $(STAMPS)/dev $(STAMPS)/npm
 	PYTHON="$(CURDIR)/$(BIN)/python" sh proto/generate.sh --check
 	$(BIN)/python -m runferry.settings | diff -q - docs/settings.md
 	$(BIN)/python -m tests.faults | diff -q - docs/faults.md
+	$(BIN)/python -m tests.compat.compatibility | diff -q - docs/compatibility.md
 	cd web && npm run --silent check
 
 bench: $(STAMPS)/dev
@@ -112,6 +113,11 @@ proto: $(STAMPS)/dev
 docs: $(STAMPS)/dev
 	$(BIN)/python -m runferry.settings > docs/settings.md
 	$(BIN)/python -m tests.faults > docs/faults.md
+	$(BIN)/python -m tests.compat.compatibility > docs/compatibility.md
+
+# Plays the scenes of tests/compat with W&B itself, in an environment made for it; what it does is kept for the tests.
+record-wandb: $(STAMPS)/dev
+	$(BIN)/python -m tests.compat.record_wandb
 
 clean:
 	rm -rf target $(VENV) $(STAMPS) web/node_modules python/runferry/server/static python/runferry/_native*.so

@@ -103,6 +103,8 @@ def _container_value(key: str, value: Any, depth: int) -> Any:  # noqa: C901, PL
         return {name: inner(getattr(value, name, None)) for name in value.__dataclass_fields__}
     if isinstance(value, bytes):
         return value.decode(errors="replace")
+    if hasattr(type(value), "__members__"):  # of an Enum
+        return value.name
     numbers = getattr(value, "tolist", None)  # numpy, torch, jax
     if callable(numbers) and not isinstance(value, type) and hasattr(type(value), "shape"):
         try:

@@ -42,11 +42,12 @@ def convert(key: str, value: object) -> list[tuple[str, Any]]:
 
 
 def _walk(path: str, value: object, leaves: list[tuple[str, Any]], depth: int) -> None:
-    if isinstance(value, dict):
+    items = _items(value)
+    if items is not None:
         if depth >= DEPTH_MAX:
             leaves.append(_drop(path, f"nested deeper than {DEPTH_MAX} levels"))
             return
-        for name, inner in value.items():
+        for name, inner in items.items():
             _walk(f"{path}.{_nested_name(path, name)}", inner, leaves, depth + 1)
         return
     problem = _path_problem(path)
@@ -107,6 +108,8 @@ def _plain(path: str, value: Any) -> Any:  # noqa: PLR0911 - a table of types
     array = as_array(value)
     if array is not None:
         return _plain_array(path, array)
+    if _is_enum(value):
+        return _plain(path, value.value)
     other = _rare(value)
     if other is not _NO_FORM:
         return other
@@ -140,6 +143,8 @@ def _encodable(text: str) -> str:
 
 
 _NO_FORM: Any = object()
+_TEXTS = (("decimal", "Decimal"), ("fractions", "Fraction"), ("uuid", "UUID"))
+"""Module and class of what is its `str`."""
 
 
 def _rare(value: Any) -> Any:  # noqa: PLR0911 - a table of types
@@ -150,14 +155,14 @@ def _rare(value: Any) -> Any:  # noqa: PLR0911 - a table of types
             return data.decode()
         except UnicodeDecodeError:
             return ("marker", type(value).__name__, ascii(data[:64])[:MARKER_TEXT_MAX_CHARS])
-    if _is_enum(value):
-        return _plain_str(value.name)
     if isinstance(value, complex):
-        return str(value)
-    if _is_of("decimal", "Decimal", value) or _is_of("fractions", "Fraction", value):
+        return str(value).strip("()")
+    if any(_is_of(module, name, value) for module, name in _TEXTS):
         return str(value)
     if any(_is_of("datetime", name, value) for name in ("datetime", "date", "time")):
-        return value.isoformat()
+        return value.isoformat().replace("+00:00", "Z")
+    if _is_of("datetime", "timedelta", value):
+        return _iso_duration(value)
     if callable(value) and hasattr(value, "__qualname__"):
         return _plain_str(f"{value.__module__}.{value.__qualname__}")
     return _NO_FORM
@@ -172,8 +177,9 @@ def json_value(path: str, value: Any, depth: int = 0) -> Any:
     """
     if depth >= DEPTH_MAX:
         raise ValueError(f"nested deeper than {DEPTH_MAX} levels")
-    if isinstance(value, dict):
-        return {_encodable(_nested_name(path, name)): json_value(path, inner, depth + 1) for name, inner in value.items()}
+    items = _items(value)
+    if items is not None:
+        return {_encodable(_nested_name(path, name)): json_value(path, inner, depth + 1) for name, inner in items.items()}
     if (isinstance(value, (list, tuple, set, frozenset)) and not _is_enum(value)) or _is_generator(value):
         return [json_value(path, inner, depth + 1) for inner in value]
     plain = _plain(path, value)
@@ -290,6 +296,27 @@ def _is_of(module: str, name: str, value: object) -> bool:
     """Whether `value` is an instance of a class that exists only if its module is imported."""
     kind = getattr(sys.modules.get(module), name, None)
     return isinstance(kind, type) and isinstance(value, kind)
+
+
+def _items(value: object) -> dict[Any, Any] | None:
+    """What lies below a dict or an instance of a dataclass, unless that is a value of ours; None for anything else."""
+    if isinstance(value, dict):
+        return value
+    if not hasattr(type(value), "__dataclass_fields__") or hasattr(type(value), "_runferry_encoded"):
+        return None
+    return {field.name: getattr(value, field.name) for field in sys.modules["dataclasses"].fields(value)}
+
+
+def _iso_duration(value: Any) -> str:
+    """A `timedelta` as ISO 8601 writes it, as `P1DT2H0.5S` without what is zero."""
+    sign, span = ("-", -value) if value.days < 0 else ("", value)
+    minutes, seconds = divmod(span.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    fraction = f".{span.microseconds:06d}".rstrip("0").rstrip(".")
+    time = "".join(f"{count}{unit}" for count, unit in ((hours, "H"), (minutes, "M")) if count)
+    time += f"{seconds}{fraction}S" if seconds or fraction else ""
+    days = f"{span.days}D" if span.days else ""
+    return f"{sign}P{days}{'T' + time if time else ''}" if days or time else "PT0S"
 
 
 def _is_enum(value: object) -> bool:

@@ -398,12 +398,6 @@ class Run:
         """A run is one thing: its copy is itself."""
         return self
 
-    def __getattr__(self, name: str) -> Any:
-        """What a W&B run has and this one has not."""
-        if name.startswith("_"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        raise AttributeError(f"Attribute {name} is not supported on Run object.")
-
     def __repr__(self) -> str:
         """Its path and state."""
         return f"<runferry.Run {self.path} ({'finished' if self._is_finished else self._start.mode})>"

@@ -9,6 +9,7 @@ import functools
 import math
 import struct
 import sys
+import uuid
 from typing import Any
 
 import numpy as np
@@ -50,15 +51,17 @@ def a_function() -> None:
         (np.str_("text"), "text"),
         (np.array(7), 7),
         (np.array([[2.5]]), 2.5),
-        (np.complex64(1 + 2j), "(1+2j)"),
-        (1 + 2j, "(1+2j)"),
+        (np.complex64(1 + 2j), "1+2j"),
+        (1 + 2j, "1+2j"),
+        (dt.timedelta(days=-1, microseconds=5), "-PT23H59M59.999995S"),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         (decimal.Decimal("1.10"), "1.10"),
         (b"caf\xc3\xa9", "café"),
-        (dt.datetime(2026, 1, 2, 3, 4, tzinfo=dt.timezone.utc), "2026-01-02T03:04:00+00:00"),
+        (dt.datetime(2026, 1, 2, 3, 4, tzinfo=dt.timezone.utc), "2026-01-02T03:04:00Z"),
         (dt.date(2026, 1, 2), "2026-01-02"),
         (np.datetime64("2026-01-02T03:04"), "2026-01-02T03:04"),
-        (Colour.RED, "RED"),
-        (Level.HIGH, "HIGH"),
+        (Colour.RED, 1),
+        (Level.HIGH, 3),
         (a_function, f"{__name__}.a_function"),
         (math.sqrt, "math.sqrt"),
         ([1, 2.5, "x", None, True], ("json", [1, 2.5, "x", None, True])),

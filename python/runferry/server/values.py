@@ -31,12 +31,13 @@ def last_value(kind: str, last: object) -> Any:
 
 
 def histogram_value(value: bytes) -> dict[str, Any]:
-    """A stored histogram as W&B writes one, its counts of NaN and infinities beside it."""
+    """A stored histogram as W&B writes one, with its counts of NaN and infinities where there are any."""
     try:
         edges, counts, nan_count, inf_count = _native.histogram_decode(value)
     except ValueError as error:  # anybody may have sent it
         return {"_type": "damaged", "value": str(error)}
-    return {"_type": "histogram", "bins": json_value(edges), "values": json_value(counts), "nan_count": nan_count, "inf_count": inf_count}
+    beyond = {name: count for name, count in (("nan_count", nan_count), ("inf_count", inf_count)) if count}
+    return {"_type": "histogram", "bins": json_value(edges), "values": json_value(counts), **beyond}
 
 
 def last_summary(metrics: Sequence[Metric], beyond: int = 0) -> dict[str, Any]:
