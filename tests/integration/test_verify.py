@@ -182,6 +182,7 @@ def test_the_receipt_is_what_the_format_says(server: RunningServer, tmp_path: Pa
     run.log({"f": 0.1, "i": -7, "s": "déjà vu"})
     run.log({"f": -0.0, "b": True})
     run.finish()
+    stored.wait_for_state(server.url, run.path, "finished")  # what a writer says about its run is applied behind the ack
 
     (writer,) = stored.run(server.url, run.path)._server.get(["runs", *run.path.split("/"), "receipts"])["writers"]  # noqa: SLF001
     bits = [int.from_bytes(struct.pack("<d", value), "little") for value in (0.1, -0.0)]
