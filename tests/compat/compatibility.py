@@ -10,7 +10,7 @@ from tests.compat.wandb_scenes import SCENES
 HEAD = f"""# Compatibility with the W&B SDK
 
 Each row is a small training in [tests/compat/wandb_scenes.py](../tests/compat/wandb_scenes.py). It was played with W&B {VERSION},
-offline, and what that wrote down is kept; `tests/compat/test_wandb.py` plays it with Runferry and a server, and compares rows, summary,
+offline, and what that wrote is kept; `tests/integration/test_wandb.py` plays it with Runferry and a server, and compares rows, summary,
 config and what the script itself saw. So *same* means that it was the same when the tests last passed. Numbers are compared by value:
 W&B's file writes 1.0 as 1, Runferry keeps what it was. What is not listed here is not compared yet.
 

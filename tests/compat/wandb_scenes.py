@@ -1,4 +1,4 @@
-"""Small trainings that W&B and Runferry both play: what each writes down is compared (`test_wandb.py`).
+"""Small trainings that W&B and Runferry both play: what each writes down is compared (`tests/integration/test_wandb.py`).
 
 A scene says one sentence about W&B. It is given the module (`wandb`, or `runferry` in its place), an active run, and `seen`, where it notes
 what a script can see as it goes. Standard library and numpy only: `record_wandb.py` imports this in W&B's own environment.

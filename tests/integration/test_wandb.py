@@ -1,4 +1,4 @@
-"""The scenes of `wandb_scenes`, played with Runferry in W&B's place: rows, summary, config and what the script saw are those of W&B itself.
+"""Scenes of `tests/compat`, played with Runferry in W&B's place: rows, summary, config and what the script saw are those of W&B itself.
 
 What W&B did was recorded (`record_wandb`), not written by hand. Numbers are compared by value: W&B's file writes 1.0 as 1. Where Runferry
 does otherwise, on purpose or as yet, the scene says so, and the test sees to it that it still does.
@@ -15,21 +15,11 @@ import runferry
 from tests.compat.record_wandb import OWN, RECORDED, leaves, plain
 from tests.compat.wandb_scenes import SCENES, Scene, Seen
 from tests.support import stored
-from tests.support.servers import RunningServer
-from tests.support.world import clean_world
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["clean_world"]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Where every scene is read back."""
-    with RunningServer(tmp_path_factory.mktemp("server") / "data") as running:
-        yield running
+    from tests.support.servers import RunningServer
 
 
 @pytest.fixture(scope="module")
